@@ -1,0 +1,121 @@
+//! Any layout on disk, seen as named tensors.
+//!
+//! Whatever the files call them, tensors are known here by their published Hugging Face names, one expert at a time
+//! (`model.layers.7.mlp.experts.42.gate_proj.weight`). Each reader translates its own names once, when it opens; a fused
+//! or three-dimensional expert tensor becomes one [`Tensor`] an expert that points into it. Files are memory-mapped and
+//! nothing is read before it is used.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use dots_kernels::WeightType;
+
+use crate::Config;
+
+/// One tensor as it lies in its file.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// How its numbers are stored.
+    pub kind: WeightType,
+    /// `[rows, cols]` of a matrix or `[len]` of a vector, `cols` contiguous.
+    pub shape: Vec<usize>,
+    /// Its bytes, mapped.
+    pub data: Bytes,
+    /// One factor a row for FP8; empty otherwise.
+    pub row_scales: Arc<[f32]>,
+    /// The file that holds it, for messages.
+    pub file: Arc<std::path::Path>,
+}
+
+/// The kind of files that a checkpoint came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A directory of `config.json` and safetensors.
+    HuggingFace,
+    /// One GGUF file or its splits.
+    Gguf,
+}
+
+/// Where the tokenizer comes from.
+#[derive(Debug, Clone)]
+pub enum TokenizerSource {
+    /// The text of `tokenizer.json`, and of `tokenizer_config.json` where there is one.
+    HuggingFace {
+        /// The file, for messages.
+        path: PathBuf,
+        /// Contents of `tokenizer.json`.
+        tokenizer: String,
+        /// Contents of `tokenizer_config.json`.
+        config: Option<serde_json::Value>,
+    },
+    /// The metadata of a GGUF file.
+    Gguf {
+        /// The file, for messages.
+        path: PathBuf,
+        /// `tokenizer.ggml.pre`, such as `qwen2`.
+        pre: String,
+        /// `tokenizer.ggml.tokens` in the byte-level alphabet, in order of id.
+        tokens: Vec<String>,
+        /// `tokenizer.ggml.token_type`: 1 normal, 3 control, 4 user-defined, 5 unused.
+        types: Vec<i32>,
+        /// `tokenizer.ggml.merges`, each two tokens with a space between.
+        merges: Vec<String>,
+        /// `tokenizer.ggml.bos_token_id`, only where `add_bos_token` says that it is used.
+        bos: Option<u32>,
+    },
+}
+
+/// What the checkpoint's authors suggest for generation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationDefaults {
+    /// Every id that ends a turn.
+    pub eos_token_ids: Vec<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f32>,
+    /// Nucleus mass.
+    pub top_p: Option<f32>,
+    /// Candidates kept.
+    pub top_k: Option<usize>,
+    /// Smallest share of the best candidate's probability.
+    pub min_p: Option<f32>,
+    /// Repetition penalty.
+    pub repetition_penalty: Option<f32>,
+    /// `false` asks for greedy decoding.
+    pub do_sample: Option<bool>,
+}
+
+/// A dots.llm1 on disk.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The folder or file that was opened.
+    pub path: PathBuf,
+    /// What it came in.
+    pub format: Format,
+    /// Its shape.
+    pub config: Config,
+    /// Its tokenizer, or `None` where it brings none.
+    pub tokenizer: Option<TokenizerSource>,
+    /// Its Jinja chat template, or `None` where it brings none.
+    pub chat_template: Option<String>,
+    /// Its authors' sampling settings and end-of-turn ids.
+    pub generation: GenerationDefaults,
+    pub(crate) tensors: HashMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Opens a folder or a GGUF file: reads headers and small files, maps the rest, and checks that every tensor that the
+    /// config calls for is there in the shape it must have.
+    pub fn open(_path: &std::path::Path) -> Result<Self, crate::Error> {
+        todo!()
+    }
+
+    /// The tensor of that published name.
+    pub fn tensor(&self, _name: &str) -> Option<&Tensor> {
+        todo!()
+    }
+
+    /// All tensors, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+}
