@@ -4,6 +4,24 @@
 //! to, and every result is the same whatever the batch it was computed in and however many threads shared the work: the
 //! order of summation along `k` never depends on either.
 
+pub mod activations;
+pub mod attention;
+pub mod compute;
+pub mod decode;
+pub mod dot;
+pub mod float;
+pub mod isa;
+pub mod norm;
+pub mod pool;
+pub mod product;
+pub mod rope;
+pub mod router;
+pub mod unpack;
 pub mod weights;
 
+pub use activations::{Activations, QuantisedRows};
+pub use compute::Compute;
+pub use isa::Isa;
+pub use product::{Job, Rows, SwigluJob};
+pub use rope::RopeTable;
 pub use weights::{ShapeError, WeightType, Weights};

@@ -33,6 +33,9 @@ pub enum Error {
         /// What went wrong and what to do.
         reason: String,
     },
+    /// A batch breaks the executor's contract.
+    #[error("batch: {0}")]
+    Batch(String),
     /// The machine cannot hold what was asked for.
     #[error("{0}")]
     Memory(String),

@@ -1,0 +1,89 @@
+//! A pool with an instruction set and scratch: what every parallel kernel runs on.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{isa::Isa, pool::Pool, unpack::Unpacked};
+
+/// Threads, their scratch, and the instruction set that they use.
+#[derive(Debug)]
+pub struct Compute {
+    isa: Isa,
+    pool: Pool,
+    /// One a worker. A lock is never waited for: no two items run with the same worker at once.
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+/// What one worker needs beside its inputs.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Quantised rows of weights, unpacked.
+    pub unpacked: Unpacked,
+    /// Rows of weights in f32.
+    pub f32: Vec<f32>,
+}
+
+/// Most rows of weights that a worker unpacks at once.
+const SCRATCH_ROWS: usize = 16;
+
+impl Compute {
+    /// `threads` workers (0: every core) with the best instruction set and scratch for products of up to `max_cols` columns.
+    pub fn new(threads: usize, max_cols: usize) -> Self {
+        Self::with_isa(Isa::best(), threads, max_cols)
+    }
+
+    /// The same with an instruction set from [`Isa::available`].
+    pub fn with_isa(isa: Isa, threads: usize, max_cols: usize) -> Self {
+        let pool = Pool::new(threads);
+        let scratch = (0..pool.threads())
+            .map(|_| {
+                Mutex::new(Scratch {
+                    unpacked: Unpacked::with_capacity(SCRATCH_ROWS, max_cols),
+                    f32: Vec::with_capacity(SCRATCH_ROWS * max_cols),
+                })
+            })
+            .collect();
+        Self { isa, pool, scratch }
+    }
+
+    /// Bytes of scratch that `threads` workers take.
+    pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
+        let cols = max_cols.next_multiple_of(crate::unpack::PAD);
+        threads * SCRATCH_ROWS * (cols + 2 * 4 * cols / 16 + 4 * max_cols)
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Workers.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Calls `body(item, scratch)` for every item below `items`, in no order; see [`Pool::run`].
+    pub fn run(&self, items: usize, body: impl Fn(usize, &mut Scratch) + Sync) {
+        self.pool.run(items, |item, worker| {
+            let mut scratch = self.scratch[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            body(item, &mut scratch);
+        });
+    }
+
+    /// Calls `body(index, part)` for every part, each on one thread.
+    pub fn for_each<T: Send>(&self, parts: &mut [T], body: impl Fn(usize, &mut T) + Sync) {
+        struct Parts<T>(*mut T);
+        // SAFETY: each part is handed to one call only, below, and `T` may be sent to other threads.
+        unsafe impl<T: Send> Sync for Parts<T> {}
+        impl<T> Parts<T> {
+            fn get(&self, index: usize) -> *mut T {
+                self.0.wrapping_add(index)
+            }
+        }
+        let count = parts.len();
+        let parts = Parts(parts.as_mut_ptr());
+        self.pool.run(count, |index, _| {
+            // SAFETY: `index` is below `count`, and the pool gives each index to exactly one call.
+            body(index, unsafe { &mut *parts.get(index) });
+        });
+    }
+}

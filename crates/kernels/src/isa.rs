@@ -1,0 +1,83 @@
+//! The instruction set, chosen once.
+
+use std::sync::OnceLock;
+
+/// A family of instructions that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 with VNNI (and F, BW, DQ, VL, F16C, FMA).
+    Avx512,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// Whatever the target guarantees; vectorised by the compiler (NEON on 64-bit Arm).
+    Portable,
+}
+
+impl Isa {
+    /// The best one that this machine runs.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| *Self::available().first().expect("`available` ends in Portable"))
+    }
+
+    /// Every one that this machine runs, best first.
+    pub fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni")
+            {
+                found.push(Self::Avx512);
+            }
+            if avx2 {
+                found.push(Self::Avx2);
+            }
+        }
+        found.push(Self::Portable);
+        found
+    }
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "AVX-512 VNNI",
+            Self::Avx2 => "AVX2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// Compiles one `#[inline(always)]` body for every instruction set, and makes the function that picks among them by its
+/// first argument. The bodies are written so that the compiler vectorises them.
+macro_rules! for_each_isa {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $type),*) $(-> $ret)? {
+                $body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $type),*) $(-> $ret)? {
+                $body($($arg),*)
+            }
+            match isa {
+                // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => $body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use for_each_isa;
