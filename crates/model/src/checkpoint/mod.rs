@@ -5,27 +5,24 @@
 //! or three-dimensional expert tensor becomes one [`Tensor`] an expert that points into it. Files are memory-mapped and
 //! nothing is read before it is used.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+mod experts;
+mod files;
+mod gguf;
+mod hf;
+mod json;
+mod names;
+mod tensor;
 
-use bytes::Bytes;
-use dots_kernels::WeightType;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use crate::Config;
+use crate::{Config, Error};
 
-/// One tensor as it lies in its file.
-#[derive(Debug, Clone)]
-pub struct Tensor {
-    /// How its numbers are stored.
-    pub kind: WeightType,
-    /// `[rows, cols]` of a matrix or `[len]` of a vector, `cols` contiguous.
-    pub shape: Vec<usize>,
-    /// Its bytes, mapped.
-    pub data: Bytes,
-    /// One factor a row for FP8; empty otherwise.
-    pub row_scales: Arc<[f32]>,
-    /// The file that holds it, for messages.
-    pub file: Arc<std::path::Path>,
-}
+pub(crate) use gguf::SplitName;
+pub(crate) use hf::shard_names;
+pub use tensor::Tensor;
 
 /// The kind of files that a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,14 +101,26 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a folder or a GGUF file: reads headers and small files, maps the rest, and checks that every tensor that the
-    /// config calls for is there in the shape it must have.
-    pub fn open(_path: &std::path::Path) -> Result<Self, crate::Error> {
-        todo!()
+    /// config calls for is there in the shape it must have, and that there is none besides.
+    ///
+    /// A folder holds either `config.json` with safetensors or one GGUF model; any one of a model's splits opens them all.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        if !metadata.is_dir() {
+            return gguf::open(path, path);
+        }
+        if hf::is_checkpoint(path) {
+            return hf::open(path);
+        }
+        match gguf::find(path)? {
+            Some(file) => gguf::open(path, &file),
+            None => hf::open(path),
+        }
     }
 
     /// The tensor of that published name.
-    pub fn tensor(&self, _name: &str) -> Option<&Tensor> {
-        todo!()
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
     }
 
     /// All tensors, in no order.

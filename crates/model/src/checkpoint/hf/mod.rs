@@ -1,0 +1,175 @@
+//! Folders as `transformers` writes them: `config.json`, safetensors in one file or in shards, and what else a model brings.
+
+mod config;
+mod generation;
+mod quantization;
+mod safetensors;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use self::quantization::Scales;
+use super::{Checkpoint, Format, Tensor, TokenizerSource, experts, files, json, names};
+use crate::Error;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Room for any real file of its kind, and little enough to read at once.
+const JSON_LIMIT_BYTES: u64 = 64 << 20;
+const TOKENIZER_LIMIT_BYTES: u64 = 256 << 20;
+const TEMPLATE_LIMIT_BYTES: u64 = 4 << 20;
+
+/// Whether `folder` holds safetensors under the names that a checkpoint has.
+pub(super) fn is_checkpoint(folder: &Path) -> bool {
+    folder.join(INDEX).exists() || folder.join(SINGLE).exists()
+}
+
+/// Opens the checkpoint in `folder`.
+pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
+    let config_path = folder.join(CONFIG);
+    let Some(config_json) = json::read(&config_path, JSON_LIMIT_BYTES)? else {
+        let expected = "config.json with safetensors, or one GGUF model";
+        return Err(Error::invalid(folder, "folder", expected, "neither"));
+    };
+    let config_object = json::Object::new(&config_path, &config_json)?;
+    let config = config::from_json(&config_path, &config_object)?;
+    quantization::check(&config_path, &config_object)?;
+
+    let mut scales = Scales::default();
+    let mut weights: Vec<(String, Tensor)> = Vec::new();
+    for (file, stored) in read_shards(folder)? {
+        for entry in stored {
+            match entry.name.strip_suffix(quantization::SCALE_SUFFIX) {
+                Some(weight) => scales.insert(weight.to_owned(), entry, &file)?,
+                None if entry.name.ends_with(".rotary_emb.inv_freq") => (), // follows from `rope_theta`
+                None => weights.push((entry.name.clone(), entry.into_tensor(&file)?)),
+            }
+        }
+    }
+    let mut tensors = HashMap::new();
+    for (name, mut tensor) in weights {
+        tensor.row_scales = scales.take(&name, &tensor)?;
+        experts::insert(&mut tensors, &config, &name, tensor)?;
+    }
+    scales.finish()?;
+    if config_object.optional_bool("tie_word_embeddings")? == Some(true)
+        && !tensors.contains_key(names::HEAD)
+        && let Some(embedding) = tensors.get(names::EMBEDDING).cloned()
+    {
+        tensors.insert(names::HEAD.to_owned(), embedding);
+    }
+    names::verify(folder, &config, &tensors)?;
+
+    let tokenizer_config_path = folder.join("tokenizer_config.json");
+    let tokenizer_config = json::read(&tokenizer_config_path, JSON_LIMIT_BYTES)?;
+    let chat_template = read_template(folder, &tokenizer_config_path, tokenizer_config.as_ref())?;
+    let tokenizer_path = folder.join(TOKENIZER);
+    let tokenizer = files::read_text(&tokenizer_path, TOKENIZER_LIMIT_BYTES)?
+        .map(|tokenizer| TokenizerSource::HuggingFace { path: tokenizer_path, tokenizer, config: tokenizer_config });
+    let generation = generation::read(folder, &config_object, config.vocab_size)?;
+    Ok(Checkpoint {
+        path: folder.to_owned(),
+        format: Format::HuggingFace,
+        config,
+        tokenizer,
+        chat_template,
+        generation,
+        tensors,
+    })
+}
+
+/// Opens every safetensors file of the checkpoint and holds it to the index, where there is one.
+fn read_shards(folder: &Path) -> Result<Vec<(Arc<Path>, Vec<safetensors::Entry>)>, Error> {
+    let index_path = folder.join(INDEX);
+    let Some(index) = json::read(&index_path, JSON_LIMIT_BYTES)? else {
+        let path = folder.join(SINGLE);
+        if !path.exists() {
+            let expected = format!("{SINGLE} or {INDEX}");
+            return Err(Error::invalid(folder, "folder", expected, "neither"));
+        }
+        let entries = safetensors::read(&path)?;
+        return Ok(vec![(path.into(), entries)]);
+    };
+    let weight_map = weight_map(&index_path, &index)?;
+    let mut shards = Vec::new();
+    let mut seen: HashMap<String, PathBuf> = HashMap::new();
+    for shard in weight_map.values().copied().collect::<BTreeSet<&str>>() {
+        let path = folder.join(shard);
+        let entries = safetensors::read(&path)?;
+        for entry in &entries {
+            if let Some(first) = seen.insert(entry.name.clone(), path.clone()) {
+                return Err(experts::twice(&path, &entry.name, &first));
+            }
+        }
+        shards.push((path.into(), entries));
+    }
+    for (name, shard) in &weight_map {
+        let path = folder.join(shard);
+        if seen.get(*name) != Some(&path) {
+            let expected = format!("this tensor, which {INDEX} places here");
+            return Err(Error::invalid(path, *name, expected, "nothing"));
+        }
+    }
+    Ok(shards)
+}
+
+/// The shards that an index names, each once: what a download needs beside the small files.
+pub(crate) fn shard_names(index_path: &Path) -> Result<BTreeSet<String>, Error> {
+    let Some(index) = json::read(index_path, JSON_LIMIT_BYTES)? else {
+        return Err(Error::invalid(index_path, "file", "an index of shards", "nothing"));
+    };
+    Ok(weight_map(index_path, &index)?.into_values().map(str::to_owned).collect())
+}
+
+/// Tensor names and their shards' names, which are plain names of files beside the index: a path could lead anywhere.
+fn weight_map<'a>(path: &'a Path, index: &'a Value) -> Result<HashMap<&'a str, &'a str>, Error> {
+    let object = json::Object::new(path, index)?;
+    let map = object.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
+    let map = map.ok_or_else(|| object.wrong("weight_map", "tensor names and their files"))?;
+    let mut names = HashMap::new();
+    for (name, shard) in map {
+        let field = || format!("weight_map.{name}");
+        let Some(shard) = shard.as_str() else {
+            return Err(Error::invalid(path, field(), "a file name", json::describe(shard)));
+        };
+        if shard.contains(['/', '\\', ':', '\0']) || !shard.ends_with(".safetensors") {
+            let expected = "the plain name of a .safetensors file beside the index";
+            return Err(Error::invalid(path, field(), expected, json::quote(shard)));
+        }
+        names.insert(name.as_str(), shard);
+    }
+    Ok(names)
+}
+
+/// The chat template: a file of its own, or a field of `tokenizer_config.json`, a string or a list of named ones.
+fn read_template(folder: &Path, config_path: &Path, config: Option<&Value>) -> Result<Option<String>, Error> {
+    if let Some(text) = files::read_text(&folder.join("chat_template.jinja"), TEMPLATE_LIMIT_BYTES)? {
+        return Ok(Some(text));
+    }
+    let Some(config) = config else { return Ok(None) };
+    let config = json::Object::new(config_path, config)?;
+    match config.get("chat_template") {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(templates)) => {
+            for template in templates {
+                let template = json::Object::within(config_path, "chat_template.", template)?;
+                let name = template.optional_str("name")?.ok_or_else(|| template.wrong("name", "a string"))?;
+                let text = template.optional_str("template")?.ok_or_else(|| template.wrong("template", "a string"))?;
+                if name == "default" {
+                    return Ok(Some(text.to_owned()));
+                }
+            }
+            Ok(None)
+        }
+        Some(_) => Err(config.wrong("chat_template", "a string, or a list of names and templates")),
+    }
+}
