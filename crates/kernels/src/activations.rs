@@ -1,7 +1,7 @@
 //! Rows of activations, as they are and rounded to 8 bits.
 
 use crate::{
-    isa::{Isa, for_each_isa},
+    isa::for_each_isa,
     unpack::PAD,
 };
 
@@ -138,6 +138,7 @@ impl<'a> Activations<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn rounding_errs_by_at_most_half_a_step_and_sums_are_of_the_codes() {

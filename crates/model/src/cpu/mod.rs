@@ -1,8 +1,19 @@
 //! The first executor: all cores of one machine.
+//!
+//! `submit` computes before it returns and `collect` only hands over, since host and device are the same.
 
+mod buffers;
+mod cache;
+mod forward;
+mod layers;
+mod outputs;
+
+use dots_kernels::{Compute, RopeTable};
+
+use self::{buffers::Buffers, cache::Cache, forward::Forward, layers::Layers, outputs::HeadScratch};
 use crate::{
     Checkpoint, Config, Error,
-    executor::{Arithmetic, Batch, BlockId, Executor, Outputs, Plan, Ticket},
+    executor::{Arithmetic, BLOCK_TOKENS, Batch, BlockId, Executor, LayerRouting, Outputs, Plan, Slice, Ticket},
 };
 
 /// Settings of a [`CpuExecutor`].
@@ -20,41 +31,164 @@ pub struct CpuOptions {
 
 impl CpuOptions {
     /// What an executor with these options will take, without loading anything.
-    pub fn plan(&self, _checkpoint: &Checkpoint) -> Plan {
-        todo!()
+    pub fn plan(&self, checkpoint: &Checkpoint) -> Plan {
+        let weights_bytes = checkpoint.tensors().map(|(_, tensor)| tensor.data.len() as u64).sum();
+        self.plan_for(&checkpoint.config, weights_bytes)
+    }
+
+    /// The same for a shape of which only the size of the weights is known.
+    pub fn plan_for(&self, config: &Config, weights_bytes: u64) -> Plan {
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let blocks = self.cache_tokens.div_ceil(BLOCK_TOKENS);
+        let block_bytes =
+            config.cache_elements_per_token() * BLOCK_TOKENS * buffers::cache_element_bytes(self.arithmetic);
+        let positions = config.max_position_embeddings;
+        Plan {
+            weights_bytes,
+            cache_bytes: blocks as u64 * block_bytes as u64,
+            buffers_bytes: buffers::bytes(config, self.max_batch_tokens, positions, threads) as u64,
+            cache_blocks: blocks,
+            max_batch_tokens: self.max_batch_tokens,
+        }
     }
 }
 
 /// Runs a checkpoint on the CPU.
-pub struct CpuExecutor;
+pub struct CpuExecutor {
+    config: Config,
+    arithmetic: Arithmetic,
+    plan: Plan,
+    layers: Layers,
+    compute: Compute,
+    rope: RopeTable,
+    cache: Cache,
+    buffers: Buffers,
+    head: HeadScratch,
+    outputs: Outputs,
+    steps: u64,
+}
 
 impl CpuExecutor {
     /// Maps the weights and takes the planned memory.
-    pub fn new(_checkpoint: &Checkpoint, _options: &CpuOptions) -> Result<Self, Error> {
-        todo!()
+    pub fn new(checkpoint: &Checkpoint, options: &CpuOptions) -> Result<Self, Error> {
+        let config = checkpoint.config.clone();
+        let plan = options.plan(checkpoint);
+        Ok(Self {
+            layers: Layers::new(checkpoint)?,
+            compute: Compute::new(options.threads, buffers::max_cols(&config)),
+            rope: RopeTable::new(config.max_position_embeddings, config.head_dim, config.rope_theta),
+            cache: Cache::new(&config, options.arithmetic, plan.cache_blocks)?,
+            buffers: Buffers::new(&config, options.max_batch_tokens),
+            head: HeadScratch::default(),
+            arithmetic: options.arithmetic,
+            outputs: Outputs::default(),
+            steps: 0,
+            plan,
+            config,
+        })
+    }
+
+    /// The instruction set in use, for people.
+    pub fn instruction_set(&self) -> &'static str {
+        self.compute.isa().name()
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.compute.threads()
+    }
+
+    fn check(&self, batch: &Batch<'_>) -> Result<(), Error> {
+        let refuse = |what: String| Err(Error::Batch(what));
+        let tokens: usize = batch.slices.iter().map(|slice| slice.tokens.len()).sum();
+        if tokens > self.plan.max_batch_tokens {
+            return refuse(format!("{tokens} tokens where {} were planned", self.plan.max_batch_tokens));
+        }
+        for Slice { tokens, start, block_table, wants } in &batch.slices {
+            let end = start.saturating_add(tokens.len());
+            if end > self.config.max_position_embeddings {
+                return refuse(format!("position {end} beyond {}", self.config.max_position_embeddings));
+            }
+            if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+                return refuse(format!("token {token} outside a vocabulary of {}", self.config.vocab_size));
+            }
+            if block_table.len() * BLOCK_TOKENS < end {
+                return refuse(format!("{} blocks do not hold {end} positions", block_table.len()));
+            }
+            if let Some(block) = block_table.iter().find(|&&block| block as usize >= self.plan.cache_blocks) {
+                return refuse(format!("block {block} outside a pool of {}", self.plan.cache_blocks));
+            }
+            if wants.iter().any(|want| want.row >= tokens.len()) || !wants.is_sorted_by_key(|want| want.row) {
+                return refuse("wants must be ordered by row and inside their slice".into());
+            }
+            if let Some(id) =
+                wants.iter().filter_map(|want| want.score).find(|&id| id as usize >= self.config.vocab_size)
+            {
+                return refuse(format!("score of token {id} outside a vocabulary of {}", self.config.vocab_size));
+            }
+        }
+        Ok(())
     }
 }
 
 impl Executor for CpuExecutor {
     fn config(&self) -> &Config {
-        todo!()
+        &self.config
     }
+
     fn plan(&self) -> Plan {
-        todo!()
+        self.plan
     }
-    fn submit(&mut self, _batch: &Batch<'_>) -> Result<Ticket, Error> {
-        todo!()
+
+    fn submit(&mut self, batch: &Batch<'_>) -> Result<Ticket, Error> {
+        self.check(batch)?;
+        let mut routing = wanted_routing(batch);
+        let mut forward = Forward {
+            config: &self.config,
+            layers: &self.layers,
+            compute: &self.compute,
+            rope: &self.rope,
+            arithmetic: self.arithmetic,
+            buffers: &mut self.buffers,
+        };
+        if !routing.is_empty() {
+            forward.run(batch, &mut self.cache, &mut routing);
+        }
+        self.outputs.rows = outputs::collect(&mut forward, batch, &mut routing, &mut self.head);
+        self.steps += 1;
+        Ok(Ticket(self.steps))
     }
-    fn collect(&mut self, _ticket: Ticket) -> &Outputs {
-        todo!()
+
+    fn collect(&mut self, ticket: Ticket) -> &Outputs {
+        assert_eq!(ticket.0, self.steps, "a ticket is collected before the next submit");
+        &self.outputs
     }
-    fn copy_block(&mut self, _from: BlockId, _to: BlockId) {
-        todo!()
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) {
+        self.cache.copy_block(from, to);
     }
-    fn export_block(&self, _block: BlockId, _out: &mut Vec<u8>) {
-        todo!()
+
+    fn export_block(&self, block: BlockId, out: &mut Vec<u8>) {
+        self.cache.export_block(block, out);
     }
-    fn import_block(&mut self, _block: BlockId, _bytes: &[u8]) -> Result<(), Error> {
-        todo!()
+
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), Error> {
+        self.cache.import_block(block, bytes)
     }
+}
+
+/// One entry a row: a list to fill for each row that wants its routing.
+fn wanted_routing(batch: &Batch<'_>) -> Vec<Option<Vec<LayerRouting>>> {
+    let mut rows = Vec::new();
+    for slice in &batch.slices {
+        let first = rows.len();
+        rows.resize(first + slice.tokens.len(), None);
+        for want in slice.wants.iter().filter(|want| want.routing) {
+            rows[first + want.row] = Some(Vec::new());
+        }
+    }
+    rows
 }

@@ -1,0 +1,334 @@
+//! The forward pass of one batch: prefill and decode are the same code.
+
+use dots_kernels::{
+    Activations, Compute, Job, QuantisedRows, RopeTable, Rows, SwigluJob,
+    attention::{AttentionSlice, CacheElement},
+    decode::decode_row,
+    norm::{rms_norm, rms_norm_in_place},
+    router::route,
+    unpack::Unpacked,
+};
+
+use super::{
+    buffers::Buffers,
+    cache::{Cache, Pool},
+    layers::{FeedForward, Layer, Layers, Matrix, Mlp, Moe},
+};
+use crate::{
+    Config,
+    executor::{Arithmetic, BLOCK_TOKENS, Batch, LayerRouting},
+};
+
+/// One row of a batch: where it stands in its sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct RowPlace {
+    /// Position in the sequence.
+    pub position: usize,
+    /// Cache block of that position.
+    pub block: u32,
+}
+
+/// A forward pass over borrowed weights and memory.
+pub struct Forward<'a> {
+    /// The model's shape.
+    pub config: &'a Config,
+    /// Its weights.
+    pub layers: &'a Layers,
+    /// Threads.
+    pub compute: &'a Compute,
+    /// Rotations of every position.
+    pub rope: &'a RopeTable,
+    /// Which arithmetic.
+    pub arithmetic: Arithmetic,
+    /// Where activations go.
+    pub buffers: &'a mut Buffers,
+}
+
+impl Forward<'_> {
+    /// Runs all layers and leaves the residual stream in `buffers.hidden`. `routing` has one entry a row, with a list for
+    /// each row that wants to know its experts.
+    pub fn run(&mut self, batch: &Batch<'_>, cache: &mut Cache, routing: &mut [Option<Vec<LayerRouting>>]) {
+        let rows: Vec<RowPlace> = batch
+            .slices
+            .iter()
+            .flat_map(|slice| {
+                (slice.start..slice.start + slice.tokens.len())
+                    .map(|position| RowPlace { position, block: slice.block_table[position / BLOCK_TOKENS] })
+            })
+            .collect();
+        self.embed(batch);
+        for (index, layer) in self.layers.layers.iter().enumerate() {
+            match cache {
+                Cache::F32(pool) => self.attention(index, layer, batch, &rows, pool),
+                Cache::Bf16(pool) => self.attention(index, layer, batch, &rows, pool),
+            }
+            self.add_projected(rows.len());
+            self.norm(rows.len(), &layer.post_attention_norm);
+            match &layer.feed_forward {
+                FeedForward::Dense(mlp) => {
+                    self.dense(rows.len(), mlp);
+                    self.add_projected(rows.len());
+                }
+                FeedForward::Moe(moe) => self.mixture(index, moe, routing),
+            }
+        }
+    }
+
+    /// Final norm and head of up to `HEAD_ROWS` rows, given by index: logits go to `buffers.logits: (rows, vocab)`, the
+    /// normed hidden states to `buffers.head_in: (rows, hidden)`.
+    pub fn head(&mut self, rows: &[usize]) {
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let b = &mut *self.buffers;
+        let head_in = &mut b.head_in[..rows.len() * hidden];
+        for (out, row) in head_in.chunks_mut(hidden).zip(rows) {
+            let x = &b.hidden[row * hidden..(row + 1) * hidden];
+            rms_norm(self.compute.isa(), x, &self.layers.final_norm, self.config.rms_norm_eps, out);
+        }
+        let x = rounded(self.compute, self.arithmetic, head_in, hidden, &mut b.normed_q8);
+        let out = &mut b.logits[..rows.len() * vocab];
+        self.compute.products(&mut [job(x, &self.layers.head, rows.len(), out)]);
+    }
+
+    fn embed(&mut self, batch: &Batch<'_>) {
+        let hidden = self.config.hidden_size;
+        let tokens = batch.slices.iter().flat_map(|slice| slice.tokens);
+        let isa = self.compute.isa();
+        let mut rows: Vec<_> = self.buffers.hidden.chunks_mut(hidden).zip(tokens).collect();
+        self.compute.for_each(&mut rows, |_, (row, token)| {
+            decode_row(isa, self.layers.embedding.view(), **token as usize, &mut Unpacked::default(), row);
+        });
+    }
+
+    /// `projected = o(attention(norm(hidden)))`.
+    fn attention<E: CacheElement>(
+        &mut self,
+        index: usize,
+        layer: &Layer,
+        batch: &Batch<'_>,
+        rows: &[RowPlace],
+        pool: &mut Pool<E>,
+    ) {
+        let config = self.config;
+        let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
+        let n = rows.len();
+        self.norm(n, &layer.input_norm);
+        let b = &mut *self.buffers;
+        let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
+        let (q, k, v) = (&mut b.q[..n * q_width], &mut b.k[..n * kv_width], &mut b.v[..n * kv_width]);
+        self.compute.products(&mut [job(x, &layer.q, n, q), job(x, &layer.k, n, k), job(x, &layer.v, n, v)]);
+
+        let mut heads: Vec<_> = q.chunks_mut(q_width).zip(k.chunks_mut(kv_width)).zip(rows).collect();
+        self.compute.for_each(&mut heads, |_, ((q, k), row)| {
+            for (part, weight) in [(q, &layer.q_norm), (k, &layer.k_norm)] {
+                for head in part.chunks_mut(config.head_dim) {
+                    rms_norm_in_place(self.compute.isa(), head, weight, config.rms_norm_eps);
+                    self.rope.rotate(row.position, head);
+                }
+            }
+        });
+        // Keys and values take the cache's type before anyone attends to them, their own chunk included: a row's numbers
+        // are then the same whether its context came in this step or long before.
+        for ((row, k), v) in rows.iter().zip(k.chunks(kv_width)).zip(v.chunks(kv_width)) {
+            pool.store(index, row.block, row.position % BLOCK_TOKENS, k, v);
+        }
+
+        let mut first_row = 0;
+        let slices: Vec<AttentionSlice<'_>> = batch
+            .slices
+            .iter()
+            .map(|slice| {
+                let rows = slice.tokens.len();
+                first_row += rows;
+                AttentionSlice { first_row: first_row - rows, rows, start: slice.start, block_table: slice.block_table }
+            })
+            .collect();
+        let out = &mut b.attention[..n * q_width];
+        self.compute.attention(q, config.num_attention_heads, pool.layer(index), &slices, out);
+        let x = rounded(self.compute, self.arithmetic, out, q_width, &mut b.normed_q8);
+        self.compute.products(&mut [job(x, &layer.o, n, &mut b.projected[..n * hidden])]);
+    }
+
+    /// `projected = mlp(normed)`.
+    fn dense(&mut self, n: usize, mlp: &Mlp) {
+        let hidden = self.config.hidden_size;
+        let width = mlp.gate.view().rows();
+        let b = &mut *self.buffers;
+        let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
+        let middle = &mut b.mlp[..n * width];
+        self.compute.swiglu_products(&mut [swiglu(x, mlp, Rows::From(0, n), middle)]);
+        let x = rounded(self.compute, self.arithmetic, middle, width, &mut b.mlp_q8);
+        self.compute.products(&mut [job(x, &mlp.down, n, &mut b.projected[..n * hidden])]);
+    }
+
+    /// `hidden += Σ weight · expert(normed) + shared(normed)`.
+    fn mixture(&mut self, index: usize, moe: &Moe, routing: &mut [Option<Vec<LayerRouting>>]) {
+        let config = self.config;
+        let (hidden, width, top_k) = (config.hidden_size, config.moe_intermediate_size, config.num_experts_per_tok);
+        let n = routing.len();
+        let chosen = self.choose(moe, n);
+        for (row, experts) in routing.iter_mut().zip(&chosen) {
+            if let Some(layers) = row {
+                layers.push(LayerRouting { layer: index, experts: experts.clone() });
+            }
+        }
+        let groups = Groups::new(&chosen, config.n_routed_experts);
+
+        let b = &mut *self.buffers;
+        let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
+        let middle = &mut b.expert_mlp[..n * top_k * width];
+        let shared_width = config.shared_intermediate_size();
+        let shared_middle = &mut b.mlp[..n * shared_width];
+        let mut jobs = Vec::with_capacity(config.n_routed_experts + 1);
+        if let Some(shared) = &moe.shared {
+            jobs.push(swiglu(x, shared, Rows::From(0, n), &mut *shared_middle));
+        }
+        for (expert, rows, out) in groups.split(middle, width) {
+            jobs.push(swiglu(x, &moe.experts[expert], Rows::List(rows), out));
+        }
+        self.compute.swiglu_products(&mut jobs);
+
+        let x = rounded(self.compute, self.arithmetic, middle, width, &mut b.expert_q8);
+        let expert_out = &mut b.expert_out[..n * top_k * hidden];
+        let mut jobs = Vec::with_capacity(config.n_routed_experts + 1);
+        if let Some(shared) = &moe.shared {
+            let x = rounded(self.compute, self.arithmetic, shared_middle, shared_width, &mut b.mlp_q8);
+            jobs.push(job(x, &shared.down, n, &mut b.projected[..n * hidden]));
+        }
+        let mut first = 0;
+        for (expert, rows, out) in groups.split(expert_out, hidden) {
+            let weights = moe.experts[expert].down.view();
+            jobs.push(Job { x, weights, rows: Rows::From(first, rows.len()), out });
+            first += rows.len();
+        }
+        self.compute.products(&mut jobs);
+
+        let (expert_out, projected) = (&*expert_out, &b.projected);
+        let has_shared = moe.shared.is_some();
+        let mut rows: Vec<_> = b.hidden[..n * hidden].chunks_mut(hidden).zip(&chosen).collect();
+        self.compute.for_each(&mut rows, |row, (out, experts)| {
+            let parts: Vec<(f32, &[f32])> = experts
+                .iter()
+                .zip(groups.slots(row))
+                .map(|((_, weight), &slot)| (*weight, &expert_out[slot as usize * hidden..][..hidden]))
+                .collect();
+            let shared = &projected[row * hidden..(row + 1) * hidden];
+            for (i, x) in out.iter_mut().enumerate() {
+                let mut sum = 0.0;
+                for (weight, part) in &parts {
+                    sum += weight * part[i];
+                }
+                *x += if has_shared { sum + shared[i] } else { sum };
+            }
+        });
+    }
+
+    /// The experts and weights of each row of `normed`, in the order in which their outputs are added. In f32, whatever
+    /// the weights' type and the arithmetic.
+    fn choose(&mut self, moe: &Moe, n: usize) -> Vec<Vec<(u32, f32)>> {
+        let config = self.config;
+        let (hidden, experts) = (config.hidden_size, config.n_routed_experts);
+        let b = &mut *self.buffers;
+        let scores = &mut b.router[..n * experts];
+        let x = Activations::exact(&b.normed[..n * hidden], hidden);
+        self.compute.products(&mut [job(x, &moe.router, n, scores)]);
+        let mut chosen = vec![Vec::with_capacity(config.num_experts_per_tok); n];
+        let mut rows: Vec<_> = scores.chunks_mut(experts).zip(&mut chosen).collect();
+        self.compute.for_each(&mut rows, |_, (scores, chosen)| {
+            let (normalise, scale) = (config.norm_topk_prob, config.routed_scaling_factor);
+            route(scores, &moe.router_bias, config.num_experts_per_tok, normalise, scale, chosen);
+        });
+        chosen
+    }
+
+    /// `normed = norm(hidden)`.
+    fn norm(&mut self, n: usize, weight: &[f32]) {
+        let (hidden, eps, isa) = (self.config.hidden_size, self.config.rms_norm_eps, self.compute.isa());
+        let b = &mut *self.buffers;
+        let mut rows: Vec<_> = b.normed.chunks_mut(hidden).zip(b.hidden.chunks(hidden)).take(n).collect();
+        self.compute.for_each(&mut rows, |_, (out, x)| rms_norm(isa, x, weight, eps, out));
+    }
+
+    /// `hidden += projected`.
+    fn add_projected(&mut self, n: usize) {
+        let len = n * self.config.hidden_size;
+        for (x, y) in self.buffers.hidden[..len].iter_mut().zip(&self.buffers.projected[..len]) {
+            *x += y;
+        }
+    }
+}
+
+/// Rows sorted by expert: expert `e` has slots `starts[e]..starts[e + 1]`.
+struct Groups {
+    starts: Vec<usize>,
+    /// Row of each slot.
+    rows: Vec<u32>,
+    /// `(rows, top_k)`: slot of each choice.
+    slots: Vec<u32>,
+    top_k: usize,
+}
+
+impl Groups {
+    fn new(chosen: &[Vec<(u32, f32)>], experts: usize) -> Self {
+        let top_k = chosen.first().map_or(0, Vec::len);
+        let mut starts = vec![0; experts + 1];
+        for (expert, _) in chosen.iter().flatten() {
+            starts[*expert as usize + 1] += 1;
+        }
+        for expert in 0..experts {
+            starts[expert + 1] += starts[expert];
+        }
+        let mut next = starts.clone();
+        let mut rows = vec![0; chosen.len() * top_k];
+        let mut slots = Vec::with_capacity(rows.len());
+        for (row, experts) in chosen.iter().enumerate() {
+            for (expert, _) in experts {
+                let slot = &mut next[*expert as usize];
+                rows[*slot] = row as u32;
+                slots.push(*slot as u32);
+                *slot += 1;
+            }
+        }
+        Self { starts, rows, slots, top_k }
+    }
+
+    fn slots(&self, row: usize) -> &[u32] {
+        &self.slots[row * self.top_k..(row + 1) * self.top_k]
+    }
+
+    /// Each expert that has rows, with its rows and its part of `out: (slots, width)`.
+    fn split<'a>(
+        &'a self,
+        out: &'a mut [f32],
+        width: usize,
+    ) -> impl Iterator<Item = (usize, &'a [u32], &'a mut [f32])> {
+        let mut rest = out;
+        self.starts.windows(2).enumerate().filter(|(_, ends)| ends[0] < ends[1]).map(move |(expert, ends)| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut((ends[1] - ends[0]) * width);
+            rest = tail;
+            (expert, &self.rows[ends[0]..ends[1]], part)
+        })
+    }
+}
+
+/// `x: (rows, cols)` as the arithmetic's products read it.
+fn rounded<'a>(
+    compute: &Compute,
+    arithmetic: Arithmetic,
+    x: &'a [f32],
+    cols: usize,
+    q8: &'a mut QuantisedRows,
+) -> Activations<'a> {
+    if arithmetic == Arithmetic::Exact {
+        return Activations::exact(x, cols);
+    }
+    compute.quantise(x, cols, q8);
+    Activations { f32: x, cols, quantised: Some(q8) }
+}
+
+fn job<'a>(x: Activations<'a>, weights: &'a Matrix, rows: usize, out: &'a mut [f32]) -> Job<'a> {
+    Job { x, weights: weights.view(), rows: Rows::From(0, rows), out }
+}
+
+fn swiglu<'a>(x: Activations<'a>, mlp: &'a Mlp, rows: Rows<'a>, out: &'a mut [f32]) -> SwigluJob<'a> {
+    SwigluJob { x, gate: mlp.gate.view(), up: mlp.up.view(), rows, out }
+}
