@@ -5,6 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Message, TemplateError};
 use crate::tokenizer::Tokenizer;
 
+/// Characters that are tried alone at the most. Special tokens are spelt with some thirty; a file that brings thousands must
+/// not buy as many renderings.
+const TRIED_ALONE: usize = 64;
+
 /// A rendering in which the characters that people wrote are twins.
 pub(super) struct Tainted {
     /// The rendering.
@@ -55,7 +59,7 @@ pub(super) fn tainted(
     }
     let mut known = BTreeSet::new();
     let mut marked: Vec<char> = plain.chars().collect();
-    for &c in &alphabet {
+    for &c in alphabet.iter().take(TRIED_ALONE) {
         let Some(twinned) = twinned(&BTreeSet::from([c])) else { continue };
         known.insert(c);
         for (mark, now) in marked.iter_mut().zip(twinned.chars()) {

@@ -10,8 +10,8 @@
 //!
 //! Twins keep lengths, white space and emptiness, so a template may trim, slice or count. One that reads the letters
 //! themselves (`content.split('</think>')[-1]`) renders differently with twins; then each character is tried alone, and
-//! those that the template does not read still tell speakers from template. A special token all of whose characters the
-//! template reads is text.
+//! those that the template does not read still tell speakers from template: a special token with any one of them from a
+//! speaker is text, and so is one all of whose characters the template reads.
 
 mod contents;
 mod jinja;
@@ -125,12 +125,11 @@ impl ChatTemplate {
         let mut run = String::new();
         for piece in tokenizer.split_specials(&rendered.twinned) {
             match piece {
-                Piece::Special(id) if rendered.trusts(tokenizer.token_bytes(id)) => {
+                Piece::Special(id, _) if rendered.trusts(tokenizer.token_bytes(id)) => {
                     tokenizer.encode_into(&std::mem::take(&mut run), Specials::AsText, &mut ids);
                     ids.push(id);
                 }
-                Piece::Special(id) => run.push_str(&String::from_utf8_lossy(tokenizer.token_bytes(id))),
-                Piece::Text(text) => rendered.untwin_into(text, &mut run),
+                Piece::Special(_, text) | Piece::Text(text) => rendered.untwin_into(text, &mut run),
             }
         }
         tokenizer.encode_into(&run, Specials::AsText, &mut ids);

@@ -76,7 +76,7 @@ pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, String> 
             Some('c') => {
                 write!(text, "{} {} {day:2} {hour:02}:{minute:02}:{second:02} {year}", &day_name[..3], &month_name[..3])
             }
-            Some('n') => write!(text, "\n"),
+            Some('n') => writeln!(text),
             Some('t') => write!(text, "\t"),
             Some('%') => write!(text, "%"),
             Some(other) => return Err(format!("%{other}")),

@@ -46,7 +46,7 @@ impl Added {
             .get_splits(OffsetReferential::Original, OffsetType::Byte)
             .into_iter()
             .map(|(_, (start, end), tokens)| match tokens.as_deref() {
-                Some([token, ..]) => Piece::Special(token.id),
+                Some([token, ..]) => Piece::Special(token.id, &text[start..end]),
                 _ => Piece::Text(&text[start..end]),
             })
             .collect()

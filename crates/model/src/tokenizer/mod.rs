@@ -37,8 +37,8 @@ pub enum Specials {
 /// A stretch of text as [`Tokenizer::split_specials`] cuts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
-    /// A special token.
-    Special(u32),
+    /// A special token, and the text that it takes, white space around it included where the token strips that.
+    Special(u32, &'a str),
     /// Text between special tokens.
     Text(&'a str),
 }
