@@ -18,8 +18,9 @@ dots runs dots.llm1, an open mixture-of-experts language model. It needs a check
   dots chat ./dots.llm1-Q4_K_M.gguf          a GGUF file here (of a split one, the first part)
   dots chat ./dots.llm1.inst                 a Hugging Face folder here
 
-`dots inspect MODEL` shows what a checkpoint is and the memory that it takes, before anything is loaded;
-`dots inspect --published` the same for the published model in every type. `dots --help` has the rest.
+`dots inspect MODEL` shows what a checkpoint is and the memory that it takes, without
+loading it; `dots inspect --published` the memory that the published model takes in
+every type. `dots --help` has the rest.
 ";
 
 const EXAMPLES: &str = "\
@@ -29,25 +30,27 @@ Examples:
   dots inspect ./dots.llm1-Q4_K_M.gguf --context 16384
   dots serve ./dots.llm1-Q4_K_M.gguf --port 8000
 
-MODEL is a Hugging Face folder, a GGUF file, or a hub name: OWNER/NAME, OWNER/NAME@REVISION or OWNER/NAME:FILE.gguf.
-DOTS_LOG=debug (or RUST_LOG) shows more of what happens, on standard error.";
+MODEL is a Hugging Face folder, a GGUF file, or a hub name: OWNER/NAME,
+OWNER/NAME@REVISION or OWNER/NAME:FILE.gguf. DOTS_LOG=debug (or RUST_LOG)
+shows more of what happens, on standard error.";
 
 const CHAT_EXAMPLES: &str = "\
 Examples:
   dots chat ./dots.llm1-Q4_K_M.gguf
-  dots chat rednote-hilab/dots.llm1.inst --system \"Answer in one sentence.\" --temperature 0
+  dots chat ./dots.llm1-Q4_K_M.gguf --system \"Be brief.\" --temperature 0
   printf 'Hello\\nAnd in French?\\n' | dots chat ./dots.llm1-Q4_K_M.gguf
 
-Inside, /help lists the commands. Ctrl-C stops an answer; at the prompt it clears the line, twice leaves, as Ctrl-D does.
-Where standard input is no terminal, each line is one message and only the answers are printed.";
+Inside, /help lists the commands. Ctrl-C stops an answer; at the prompt it
+clears the line, and twice leaves, as Ctrl-D does. Where standard input is no
+terminal, each line is one message and only the answers are printed.";
 
 const COMPLETE_EXAMPLES: &str = "\
 Examples:
   dots complete ./dots.llm1-Q4_K_M.gguf \"The early bird\" --max-tokens 32
-  dots complete ./dots.llm1-Q4_K_M.gguf --echo < story.txt > longer-story.txt
+  dots complete ./dots.llm1-Q4_K_M.gguf --echo < story.txt > longer.txt
 
-Special tokens in the text (<|userprompt|>) mean what they mean to the model. Standard output holds the completion
-and nothing else.";
+Special tokens in the text (<|userprompt|>) mean what they mean to the model.
+Standard output holds the completion and nothing else.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -58,11 +61,11 @@ Examples:
 const SERVE_EXAMPLES: &str = "\
 Examples:
   dots serve ./dots.llm1-Q4_K_M.gguf
-  dots serve --model rednote-hilab/dots.llm1.inst --host 0.0.0.0 --port 8000 --api-key SECRET
-  dots serve ./dots.llm1-Q4_K_M.gguf --served-model-name dots gpt-4o --max-model-len 8192
+  dots serve --model rednote-hilab/dots.llm1.inst --host 0.0.0.0 --api-key KEY
+  dots serve ./dots.llm1-Q4_K_M.gguf --served-model-name dots --max-model-len 8192
 
-The API is OpenAI's: POST /v1/chat/completions and /v1/completions, GET /v1/models. Ctrl-C lets running answers end
-and stops; twice stops at once.";
+The API is OpenAI's: POST /v1/chat/completions and /v1/completions,
+GET /v1/models. Ctrl-C lets running answers end and stops; twice stops at once.";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -208,12 +211,10 @@ pub struct EngineArgs {
     pub cache_tokens: Option<usize>,
 }
 
-/// Which arithmetic.
+/// Which arithmetic; `--arithmetic` says what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ArithmeticArg {
-    /// Activations and cache in f32
     Exact,
-    /// Rounded activations, cache in bf16
     Fast,
 }
 

@@ -22,8 +22,8 @@ const TYPES: [WeightType; 11] = [
     WeightType::Q5_K,
     WeightType::Q4_K,
     WeightType::Q4_0,
-    WeightType::IQ4_XS,
     WeightType::IQ4_NL,
+    WeightType::IQ4_XS,
     WeightType::Q3_K,
     WeightType::Q2_K,
 ];
