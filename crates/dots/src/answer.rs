@@ -47,14 +47,15 @@ impl Answer {
     }
 }
 
-/// Follows `events`, giving each piece of text to `show`, until the answer ends or `stop` completes, which cancels it.
+/// Follows the events of a request that was submitted at `start`, giving each piece of text to `show`, until the answer
+/// ends or `stop` completes, which cancels it.
 pub async fn follow(
+    start: Instant,
     events: Events,
     prompt_tokens: usize,
     stop: impl Future<Output = ()>,
     mut show: impl FnMut(&str) -> io::Result<()>,
 ) -> anyhow::Result<Answer> {
-    let start = Instant::now();
     let mut events = Box::pin(events);
     let mut stop = std::pin::pin!(stop);
     let mut first = None;

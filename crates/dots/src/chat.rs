@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead, IsTerminal, StdinLock, Write},
     path::PathBuf,
+    time::Instant,
 };
 
 use anyhow::{anyhow, bail};
@@ -166,6 +167,7 @@ impl Chat {
             stop: self.sampling.stop.clone(),
             ..Request::default()
         };
+        let start = Instant::now();
         let events = match running.engine.submit(request) {
             Ok(events) => events,
             Err(error @ SubmitError::TooLong { .. }) => bail!("{error} ({})", self.more_room()),
@@ -185,7 +187,7 @@ impl Chat {
                 std::future::pending().await
             }
         };
-        let answer = self.runtime.block_on(answer::follow(events, prompt_tokens, stop, show));
+        let answer = self.runtime.block_on(answer::follow(start, events, prompt_tokens, stop, show));
         // The line ends whatever happened, so that an error message begins on its own.
         writeln!(io::stdout())?;
         answer

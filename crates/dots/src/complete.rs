@@ -1,6 +1,9 @@
 //! `dots complete`: continues a text.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    time::Instant,
+};
 
 use anyhow::{anyhow, bail};
 use dots_engine::Request;
@@ -41,12 +44,14 @@ pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
         out.write_all(text.as_bytes())?;
         out.flush()
     };
+    let runtime = load::runtime()?;
+    let start = Instant::now();
     let events = running.engine.submit(request)?;
     if args.echo {
         show(&text)?;
     }
     // Ctrl-C ends the program as it does every other.
-    let answer = load::runtime()?.block_on(answer::follow(events, prompt_tokens, std::future::pending(), &mut show))?;
+    let answer = runtime.block_on(answer::follow(start, events, prompt_tokens, std::future::pending(), &mut show))?;
     if on_terminal {
         show("\n")?;
     }

@@ -192,7 +192,7 @@ impl<'a> Report<'a> {
         table.write(out, "  ")?;
         writeln!(
             out,
-            "  A token reads {} of them. Each expert's matrices are counted.",
+            "  One token reads {} of them. The matrices of experts are counted one by one.",
             units::bytes(self.active_bytes)
         )
     }
