@@ -1,2 +1,72 @@
-//! The command line.
-fn main() {}
+//! `dots`: the command line of the dots.llm1 house. Each command is a file; what they share is beside them.
+
+mod answer;
+mod chat;
+mod cli;
+mod complete;
+mod inspect;
+mod load;
+mod memory;
+mod plan;
+mod published;
+mod serve;
+mod table;
+mod terminal;
+mod transcript;
+mod units;
+
+use std::{
+    io::{self, ErrorKind, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, NoModel};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(cli::expand_tp(std::env::args_os()));
+    log_to_stderr();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Some(Command::Chat(args)) => chat::run(args),
+        Some(Command::Complete(args)) => complete::run(args),
+        Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Serve(args)) => serve::run(args),
+        None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
+    }
+}
+
+/// Says once on stderr what went wrong. 2 is a wrong call, 1 everything else.
+fn report(error: &anyhow::Error) -> ExitCode {
+    // Only writes to standard output give a bare io::Error: whoever read it has seen enough (`dots inspect M | head`).
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    let wrong_call = error.is::<NoModel>();
+    let more = if wrong_call { cli::HOW_TO_GET_A_MODEL } else { "" };
+    // The outermost message has the facts already; nothing is left to say if stderr is gone too.
+    let _ = writeln!(io::stderr(), "dots: {}", terminal::clean(&error.to_string()));
+    let _ = write!(io::stderr(), "{more}");
+    ExitCode::from(if wrong_call { 2 } else { 1 })
+}
+
+/// Diagnostics go to stderr, warnings and worse unless `DOTS_LOG` (or `RUST_LOG`) says otherwise.
+fn log_to_stderr() {
+    let filter = ["DOTS_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_else(|| "warn".to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(terminal::Style::stderr().is_on())
+        .with_writer(io::stderr)
+        .init();
+}

@@ -1,0 +1,405 @@
+//! What can be typed: the commands, and the flags that they share.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
+};
+use dots_engine::SamplingParams;
+use dots_model::{checkpoint::GenerationDefaults, executor::Arithmetic};
+
+/// What `dots` says where it is given no model.
+pub const HOW_TO_GET_A_MODEL: &str = "\
+dots runs dots.llm1, an open mixture-of-experts language model. It needs a checkpoint of it:
+
+  dots chat rednote-hilab/dots.llm1.inst     by its name on the Hugging Face hub, fetched once
+  dots chat OWNER/NAME:FILE.gguf             one GGUF file of a hub repository
+  dots chat ./dots.llm1-Q4_K_M.gguf          a GGUF file here (of a split one, the first part)
+  dots chat ./dots.llm1.inst                 a Hugging Face folder here
+
+`dots inspect MODEL` shows what a checkpoint is and the memory that it takes, without
+loading it; `dots inspect --published` the memory that the published model takes in
+every type. `dots --help` has the rest.
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  dots chat rednote-hilab/dots.llm1.inst
+  dots complete ./dots.llm1-Q4_K_M.gguf \"The early bird\" --max-tokens 32
+  dots inspect ./dots.llm1-Q4_K_M.gguf --context 16384
+  dots serve ./dots.llm1-Q4_K_M.gguf --port 8000
+
+MODEL is a Hugging Face folder, a GGUF file, or a hub name: OWNER/NAME,
+OWNER/NAME@REVISION or OWNER/NAME:FILE.gguf. DOTS_LOG=debug (or RUST_LOG)
+shows more of what happens, on standard error.";
+
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  dots chat ./dots.llm1-Q4_K_M.gguf
+  dots chat ./dots.llm1-Q4_K_M.gguf --system \"Be brief.\" --temperature 0
+  printf 'Hello\\nAnd in French?\\n' | dots chat ./dots.llm1-Q4_K_M.gguf
+
+Inside, /help lists the commands. Ctrl-C stops an answer; at the prompt it
+clears the line, and twice leaves, as Ctrl-D does. Where standard input is no
+terminal, each line is one message and only the answers are printed.";
+
+const COMPLETE_EXAMPLES: &str = "\
+Examples:
+  dots complete ./dots.llm1-Q4_K_M.gguf \"The early bird\" --max-tokens 32
+  dots complete ./dots.llm1-Q4_K_M.gguf --echo < story.txt > longer.txt
+
+Special tokens in the text (<|userprompt|>) mean what they mean to the model.
+Standard output holds the completion and nothing else.";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  dots inspect ./dots.llm1-Q4_K_M.gguf
+  dots inspect rednote-hilab/dots.llm1.inst --context 16384 --json
+  dots inspect --published";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  dots serve ./dots.llm1-Q4_K_M.gguf
+  dots serve --model rednote-hilab/dots.llm1.inst --host 0.0.0.0 --api-key KEY
+  dots serve ./dots.llm1-Q4_K_M.gguf --served-model-name dots --max-model-len 8192
+
+The API is OpenAI's: POST /v1/chat/completions and /v1/completions,
+GET /v1/models. Ctrl-C lets running answers end and stops; twice stops at once.";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
+
+/// Run dots.llm1: chat with it, complete text, look into its checkpoints, serve it.
+#[derive(Debug, Parser)]
+#[command(name = "dots", version, styles = STYLES, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Talk with a model in the terminal
+    #[command(after_help = CHAT_EXAMPLES)]
+    Chat(ChatArgs),
+    /// Continue a text
+    #[command(after_help = COMPLETE_EXAMPLES)]
+    Complete(CompleteArgs),
+    /// Show what a checkpoint is and the memory it takes, without loading it
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(InspectArgs),
+    /// Serve a model over an OpenAI-compatible API
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+}
+
+/// A command was given no model.
+#[derive(Debug)]
+pub struct NoModel;
+
+impl std::fmt::Display for NoModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("which model?\n")
+    }
+}
+
+impl std::error::Error for NoModel {}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Folder, GGUF file or hub name
+    pub model: Option<String>,
+    /// Instructions that the conversation begins with
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// Folder, GGUF file or hub name
+    pub model: Option<String>,
+    /// The text to continue; standard input where it is missing or `-` (one newline at its end is left out)
+    #[arg(allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// Print the text before its completion
+    #[arg(long)]
+    pub echo: bool,
+    /// Print tokens and speed to standard error at the end, as is done on a terminal
+    #[arg(long)]
+    pub stats: bool,
+    /// Go on past the tokens that end a turn
+    #[arg(long)]
+    pub ignore_eos: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Folder, GGUF file or hub name
+    #[arg(conflicts_with = "published")]
+    pub model: Option<String>,
+    /// Context length of the memory plan, in tokens; may be given several times [default: 4096, 8192 and the longest]
+    #[arg(long, visible_alias = "max-model-len", alias = "context-length", value_name = "TOKENS", value_parser = count)]
+    pub context: Vec<usize>,
+    /// The memory that the published dots.llm1 takes, by weight type and context length
+    #[arg(long)]
+    pub published: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder, GGUF file or hub name
+    #[arg(conflicts_with = "model_flag")]
+    pub model: Option<String>,
+    /// The same as a flag
+    #[arg(long = "model", visible_alias = "model-path", value_name = "MODEL")]
+    pub model_flag: Option<String>,
+    /// Address to listen on; 0.0.0.0 lets other machines in
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one and says which
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Names that requests may call the model by; the first is the one shown [default: MODEL]
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = NonEmptyStringValueParser::new())]
+    pub served_model_name: Vec<String>,
+    /// Ask for `Authorization: Bearer KEY` with every request
+    #[arg(long, env = "DOTS_API_KEY", hide_env_values = true, value_name = "KEY",
+          value_parser = NonEmptyStringValueParser::new())]
+    pub api_key: Option<String>,
+    /// Devices to split the model over (also -tp); this build runs on one, and says so
+    #[arg(long, visible_alias = "tp", value_name = "N", default_value = "1", value_parser = count)]
+    pub tensor_parallel_size: usize,
+    /// Accepted for scripts that pass it; no code that comes with a model is ever run
+    #[arg(long)]
+    pub trust_remote_code: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// How the model runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct EngineArgs {
+    /// exact: activations and cache in f32; fast: rounded activations, cache in bf16
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
+    pub arithmetic: ArithmeticArg,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+    /// Longest sequence, prompt and answer together [default: the model's own, or what half of the free memory holds]
+    #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
+    pub max_model_len: Option<usize>,
+    /// Most tokens in one step; a longer prompt is read in pieces of this size
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
+    pub max_batch_tokens: usize,
+    /// Tokens that the cache holds, all sequences together [default: one longest sequence; a server up to four]
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    pub cache_tokens: Option<usize>,
+}
+
+/// Which arithmetic; `--arithmetic` says what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticArg {
+    Exact,
+    Fast,
+}
+
+impl From<ArithmeticArg> for Arithmetic {
+    fn from(arg: ArithmeticArg) -> Self {
+        match arg {
+            ArithmeticArg::Exact => Self::Exact,
+            ArithmeticArg::Fast => Self::Fast,
+        }
+    }
+}
+
+/// How tokens are chosen. What is not named here is as the checkpoint's `generation_config.json` says.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Sampling (where a flag is missing, the checkpoint's own value counts)")]
+pub struct SamplingArgs {
+    /// 0 always takes the likeliest token
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = number::<0, 100>)]
+    pub temperature: Option<f32>,
+    /// Keep the likeliest tokens up to this probability together
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
+    pub top_p: Option<f32>,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Drop tokens less probable than this share of the likeliest
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
+    pub min_p: Option<f32>,
+    /// Above 1 makes tokens that were there before less likely
+    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = positive)]
+    pub repetition_penalty: Option<f32>,
+    /// Taken once from a token that was generated before, -2 to 2
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<-2, 2>)]
+    pub presence_penalty: Option<f32>,
+    /// Taken from a token for each time that it was generated, -2 to 2
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<-2, 2>)]
+    pub frequency_penalty: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Most tokens of an answer [default: up to the context's end]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_tokens: Option<usize>,
+    /// A text that ends the answer and is left out of it; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// The user's values over the authors', the authors' over none. `do_sample: false` asks for greedy decoding unless
+    /// the user names a temperature.
+    pub fn over(&self, defaults: &GenerationDefaults) -> SamplingParams {
+        let none = SamplingParams::default();
+        let authors_temperature = match defaults.do_sample {
+            Some(false) => Some(0.0),
+            _ => defaults.temperature,
+        };
+        SamplingParams {
+            temperature: self.temperature.or(authors_temperature).unwrap_or(none.temperature),
+            top_p: self.top_p.or(defaults.top_p).unwrap_or(none.top_p),
+            top_k: self.top_k.or(defaults.top_k).unwrap_or(none.top_k),
+            min_p: self.min_p.or(defaults.min_p).unwrap_or(none.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(defaults.repetition_penalty)
+                .unwrap_or(none.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
+            seed: self.seed,
+            logit_bias: none.logit_bias,
+        }
+    }
+}
+
+/// Users of vLLM and SGLang type `-tp 8`, which clap would read as `-t p`. Only `serve` knows it.
+pub fn expand_tp(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const LONG: &str = "--tensor-parallel-size";
+    let mut args: Vec<OsString> = args.collect();
+    if args.get(1).is_none_or(|command| command != "serve") {
+        return args;
+    }
+    for arg in args.iter_mut().skip(2).take_while(|arg| arg.as_os_str() != OsStr::new("--")) {
+        let Some(value) = arg.to_str().and_then(|arg| arg.strip_prefix("-tp")) else { continue };
+        if value.is_empty() {
+            *arg = LONG.into();
+        } else if let Some(value) = value.strip_prefix('=') {
+            *arg = format!("{LONG}={value}").into();
+        } else if value.bytes().all(|byte| byte.is_ascii_digit()) {
+            *arg = format!("{LONG}={value}").into();
+        }
+    }
+    args
+}
+
+/// A whole number from 1 up, small enough that no size computed from it overflows.
+fn count(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1 << 30;
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("expected a whole number from 1 to {MOST}")),
+    }
+}
+
+/// A number from `LEAST` to `MOST`; not-a-number is in no range.
+fn number<const LEAST: i32, const MOST: i32>(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if (LEAST as f32..=MOST as f32).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {LEAST} to {MOST}")),
+    }
+}
+
+/// A number above 0, up to 1.
+fn share(text: &str) -> Result<f32, String> {
+    number::<0, 1>(text)
+        .ok()
+        .filter(|number| *number > 0.0)
+        .ok_or_else(|| "expected a number above 0, up to 1".to_owned())
+}
+
+/// A finite number above 0.
+fn positive(text: &str) -> Result<f32, String> {
+    text.parse::<f32>()
+        .ok()
+        .filter(|number| number.is_finite() && *number > 0.0)
+        .ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn expanded(args: &[&str]) -> Vec<String> {
+        expand_tp(args.iter().map(OsString::from)).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_commands_and_their_flags_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn tp_is_understood_as_users_of_other_servers_type_it() {
+        for form in [vec!["-tp", "8"], vec!["-tp=8"], vec!["-tp8"], vec!["--tp", "8"], vec!["--tensor-parallel-size=8"]]
+        {
+            let args = [vec!["dots", "serve", "m"], form.clone()].concat();
+            let cli = Cli::parse_from(expanded(&args));
+            let Some(Command::Serve(serve)) = cli.command else { panic!("{form:?} is no serve command") };
+            assert_eq!(serve.tensor_parallel_size, 8, "{form:?}");
+        }
+        assert_eq!(expanded(&["dots", "complete", "m", "-tp"])[3], "-tp", "other commands keep what was typed");
+        assert_eq!(expanded(&["dots", "serve", "--", "-tp"])[3], "-tp", "so does what follows --");
+    }
+
+    #[test]
+    fn the_users_values_lie_over_the_authors() {
+        let defaults = GenerationDefaults { temperature: Some(0.7), top_p: Some(0.8), ..Default::default() };
+        let user = SamplingArgs { top_p: Some(0.5), ..Default::default() };
+        let sampling = user.over(&defaults);
+        assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.7, 0.5, 0));
+    }
+
+    #[test]
+    fn authors_who_do_not_sample_get_greedy_until_the_user_names_a_temperature() {
+        let defaults =
+            GenerationDefaults { temperature: Some(0.7), do_sample: Some(false), ..GenerationDefaults::default() };
+        assert_eq!(SamplingArgs::default().over(&defaults).temperature, 0.0);
+        let user = SamplingArgs { temperature: Some(0.3), ..Default::default() };
+        assert_eq!(user.over(&defaults).temperature, 0.3);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_before_anything_is_loaded() {
+        for flags in [
+            ["--temperature", "NaN"],
+            ["--temperature", "-1"],
+            ["--top-p", "0"],
+            ["--min-p", "1.5"],
+            ["--repetition-penalty", "0"],
+            ["--presence-penalty", "3"],
+            ["--max-tokens", "0"],
+            ["--max-model-len", "99999999999999999999"],
+        ] {
+            let args = ["dots", "complete", "m", "text", flags[0], flags[1]];
+            assert!(Cli::try_parse_from(args).is_err(), "{flags:?}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `dots complete`: continues a text.
+
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    time::Instant,
+};
+
+use anyhow::{anyhow, bail};
+use dots_engine::Request;
+use dots_model::tokenizer::Specials;
+
+use crate::{
+    answer,
+    cli::CompleteArgs,
+    load::{self, Users},
+    terminal::{Style, clean},
+};
+
+pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
+    let checkpoint = load::open(args.model.as_deref())?;
+    let text = match args.text {
+        Some(text) if text != "-" => text,
+        _ => standard_input()?,
+    };
+    if text.is_empty() {
+        bail!("the text to continue is empty");
+    }
+    let running = load::start(checkpoint, &args.engine, Users::One)?;
+    let prompt = running.tokenizer.encode(&text, Specials::Parse);
+    let prompt_tokens = prompt.len();
+    let request = Request {
+        prompt,
+        sampling: args.sampling.over(&running.checkpoint.generation),
+        max_tokens: args.sampling.max_tokens,
+        stop: args.sampling.stop,
+        ignore_eos: args.ignore_eos,
+        ..Request::default()
+    };
+
+    let on_terminal = io::stdout().is_terminal();
+    let mut out = io::stdout().lock();
+    let mut show = |text: &str| {
+        let text = if on_terminal { clean(text) } else { text.into() };
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    };
+    let runtime = load::runtime()?;
+    let start = Instant::now();
+    let events = running.engine.submit(request)?;
+    if args.echo {
+        show(&text)?;
+    }
+    // Ctrl-C ends the program as it does every other.
+    let answer = runtime.block_on(answer::follow(start, events, prompt_tokens, std::future::pending(), &mut show))?;
+    if on_terminal {
+        show("\n")?;
+    }
+    if args.stats || (on_terminal && io::stderr().is_terminal()) {
+        let stats = answer.stats(running.active_bytes);
+        let _ = writeln!(io::stderr(), "{}", Style::stderr().dim(&stats));
+    }
+    Ok(())
+}
+
+/// All of standard input, without the one newline that files and `echo` end in.
+fn standard_input() -> anyhow::Result<String> {
+    if io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "The text to continue; Ctrl-D on a line of its own ends it:");
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| anyhow!("standard input: {error}"))?;
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        anyhow!("standard input: expected UTF-8, found another byte at {}", error.utf8_error().valid_up_to())
+    })?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}

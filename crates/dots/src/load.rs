@@ -1,0 +1,175 @@
+//! From a model's name to an engine that runs it.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::Arc,
+};
+
+use anyhow::anyhow;
+use dots_engine::{Engine, EngineOptions};
+use dots_model::{
+    Checkpoint,
+    checkpoint::Tensor,
+    cpu::{CpuExecutor, CpuOptions},
+    hub::{self, Progress},
+    template::ChatTemplate,
+    tokenizer::Tokenizer,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    cli::{EngineArgs, NoModel},
+    memory,
+    plan::{self, Wish},
+    units,
+};
+
+/// Most sequences that a server runs in one step.
+const SERVER_SEQUENCES: usize = 32;
+/// Longest sequences that a server's cache holds at once, where memory allows it.
+const SERVER_CACHE_CONTEXTS: usize = 4;
+
+/// Who the engine is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// One request at a time.
+    One,
+    /// A server's.
+    Many,
+}
+
+/// A model that runs.
+pub struct Running {
+    pub engine: Engine,
+    pub tokenizer: Arc<Tokenizer>,
+    pub checkpoint: Checkpoint,
+    /// Longest sequence, prompt and answer together.
+    pub max_model_len: usize,
+    /// Bytes of weights that one decoded token reads.
+    pub active_bytes: u64,
+}
+
+/// Opens `model`, fetching it first where it is a hub name.
+pub fn open(model: Option<&str>) -> anyhow::Result<Checkpoint> {
+    let path = hub::resolve(model.ok_or(NoModel)?, &mut Download::default())?;
+    Ok(Checkpoint::open(&path)?)
+}
+
+/// The checkpoint's tokenizer.
+pub fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
+    let path = checkpoint.path.display();
+    let source = checkpoint.tokenizer.as_ref().ok_or_else(|| {
+        anyhow!("{path}: tokenizer: expected tokenizer.json beside the weights or in the GGUF's metadata, found none")
+    })?;
+    Ok(Tokenizer::new(source)?)
+}
+
+/// The checkpoint's chat template.
+pub fn template(checkpoint: &Checkpoint) -> anyhow::Result<ChatTemplate> {
+    ChatTemplate::new(checkpoint).map_err(|error| anyhow!("{}: chat_template: {error}", checkpoint.path.display()))
+}
+
+/// Plans the memory, says the plan on stderr, then takes it and starts the engine.
+pub fn start(checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow::Result<Running> {
+    let tokenizer = Arc::new(tokenizer(&checkpoint)?);
+    let arithmetic = args.arithmetic.into();
+    let options = |cache_tokens| CpuOptions {
+        arithmetic,
+        threads: args.threads.unwrap_or(0),
+        cache_tokens,
+        max_batch_tokens: args.max_batch_tokens,
+    };
+    let (max_sequences, sequences) = match users {
+        Users::One => (1, 1),
+        Users::Many => (SERVER_SEQUENCES.min(args.max_batch_tokens), SERVER_CACHE_CONTEXTS),
+    };
+    let wish = Wish {
+        max_model_len: args.max_model_len,
+        cache_tokens: args.cache_tokens,
+        sequences,
+        longest: checkpoint.config.max_position_embeddings,
+    };
+    let memory = memory::of_this_machine();
+    let lengths = plan::choose(wish, memory, |tokens| options(tokens).plan(&checkpoint))?;
+    let options = options(lengths.cache_tokens);
+    // A closed stderr is no reason not to run.
+    let _ = plan::print(&mut io::stderr().lock(), options.plan(&checkpoint), &lengths, arithmetic, memory);
+
+    let executor = CpuExecutor::new(&checkpoint, &options)?;
+    let engine = Engine::start(
+        Box::new(executor),
+        Arc::clone(&tokenizer),
+        EngineOptions {
+            max_model_len: lengths.max_model_len,
+            max_batch_tokens: args.max_batch_tokens,
+            max_sequences,
+            eos_token_ids: checkpoint.generation.eos_token_ids.clone(),
+        },
+    );
+    let active_bytes = active_bytes(&checkpoint);
+    Ok(Running { engine, tokenizer, max_model_len: lengths.max_model_len, active_bytes, checkpoint })
+}
+
+/// Bytes that a tensor takes, its scales included.
+pub fn tensor_bytes(tensor: &Tensor) -> u64 {
+    tensor.data.len() as u64 + size_of_val(&*tensor.row_scales) as u64
+}
+
+/// Bytes of weights that one decoded token reads: all but the embedding table and the experts not chosen.
+pub fn active_bytes(checkpoint: &Checkpoint) -> u64 {
+    let config = &checkpoint.config;
+    let mut always: u64 = 0;
+    let mut experts: u64 = 0;
+    for (name, tensor) in checkpoint.tensors() {
+        if name.contains(".mlp.experts.") {
+            experts += tensor_bytes(tensor);
+        } else if name != "model.embed_tokens.weight" {
+            always += tensor_bytes(tensor);
+        }
+    }
+    let chosen = u128::from(experts) * config.num_experts_per_tok as u128 / config.n_routed_experts.max(1) as u128;
+    always + u64::try_from(chosen).unwrap_or(u64::MAX)
+}
+
+/// A current-thread runtime: the engine has its own thread, so this one only waits.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow!("the async runtime does not start: {error}"))
+}
+
+/// Shows a download: a bar on a terminal, a line a file elsewhere.
+#[derive(Default)]
+struct Download {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Download {
+    fn start(&mut self, file: &str, total_bytes: u64, done_bytes: u64) {
+        if !io::stderr().is_terminal() {
+            let _ = writeln!(io::stderr(), "fetching {file}, {}", units::bytes(total_bytes));
+            return;
+        }
+        let style = ProgressStyle::with_template(
+            "{msg}  {bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(total_bytes).with_style(style).with_message(file.to_owned());
+        bar.set_position(done_bytes);
+        bar.reset_eta();
+        self.bar = Some(bar);
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}
