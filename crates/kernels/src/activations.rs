@@ -1,9 +1,6 @@
 //! Rows of activations, as they are and rounded to 8 bits.
 
-use crate::{
-    isa::for_each_isa,
-    unpack::PAD,
-};
+use crate::{isa::for_each_isa, unpack::PAD};
 
 /// Activations that share one scale when rounded.
 pub const GROUP: usize = 32;

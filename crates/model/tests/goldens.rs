@@ -190,7 +190,10 @@ fn rotations_are_right_to_the_last_position() {
     for (i, position) in positions.iter().enumerate() {
         let (cos, sin) = (numbers(&golden["cos"][i]), numbers(&golden["sin"][i]));
         for (k, (got_cos, got_sin)) in table.at(*position as usize).iter().enumerate() {
-            assert!((got_cos - cos[k]).abs() < 1e-6 && (got_sin - sin[k]).abs() < 1e-6, "position {position}, pair {k}");
+            assert!(
+                (got_cos - cos[k]).abs() < 1e-6 && (got_sin - sin[k]).abs() < 1e-6,
+                "position {position}, pair {k}"
+            );
         }
     }
 }
