@@ -1,64 +1,207 @@
 //! The engine: one thread that steps the executor, and the one way in.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, TryRecvError},
+    },
     task::{Context, Poll},
+    thread::{self, JoinHandle},
 };
 
-use dots_model::{executor::Executor, tokenizer::Tokenizer};
+use dots_model::{
+    executor::{BLOCK_TOKENS, Executor},
+    tokenizer::Tokenizer,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::request::{Event, Request, SubmitError};
+use crate::{
+    request::{Event, Limits, Request, SubmitError},
+    sequence::Sequence,
+    stepper::Stepper,
+    text::{AnswerText, TextStream, TokenizerText},
+};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Longest sequence, prompt and completion together, in tokens.
+    /// Longest sequence, prompt and completion together, in tokens; the cache may hold less.
     pub max_model_len: usize,
-    /// Most tokens in one step, prompts' chunks and decoded tokens together.
+    /// Most tokens in one step, prompts' chunks and decoded tokens together; the executor may take fewer.
     pub max_batch_tokens: usize,
-    /// Most sequences in one step.
+    /// Most sequences in one step; never more than tokens.
     pub max_sequences: usize,
     /// Ids that end a turn.
     pub eos_token_ids: Vec<u32>,
 }
 
-/// Runs requests. Cheap to clone; the engine's thread ends when the last clone is dropped.
+/// What an engine is busy with, as of its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Sequences that hold cache blocks.
+    pub running: usize,
+    /// Sequences that wait for cache blocks or for a place in the step.
+    pub waiting: usize,
+    /// Cache blocks that no sequence holds.
+    pub free_blocks: usize,
+    /// Cache blocks in all.
+    pub total_blocks: usize,
+}
+
+/// Runs requests. Cheap to clone. When the last clone is dropped, the engine's thread ends after the step under way, which
+/// the drop waits for; what still runs ends with [`Event::Failed`].
 #[derive(Clone)]
-pub struct Engine;
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    options: EngineOptions,
+    limits: Limits,
+    new_text: Box<NewText>,
+    stats: Arc<Mutex<Stats>>,
+    // Dropped before the thread is joined, which tells the thread to end.
+    submissions: mpsc::Sender<Sequence>,
+    _thread: JoinOnDrop,
+}
+
+type NewText = dyn Fn() -> Box<dyn TextStream> + Send + Sync;
+
+struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic there has been printed, and its requests have failed.
+            let _ = thread.join();
+        }
+    }
+}
 
 impl Engine {
     /// Starts the engine's thread over `executor`.
-    pub fn start(_executor: Box<dyn Executor>, _tokenizer: Arc<Tokenizer>, _options: EngineOptions) -> Self {
-        todo!()
+    pub fn start(executor: Box<dyn Executor>, tokenizer: Arc<Tokenizer>, options: EngineOptions) -> Self {
+        Self::start_with_text(executor, Box::new(move || Box::new(TokenizerText::new(tokenizer.clone()))), options)
+    }
+
+    pub(crate) fn start_with_text(executor: Box<dyn Executor>, new_text: Box<NewText>, options: EngineOptions) -> Self {
+        let limits = Limits {
+            vocab_size: executor.config().vocab_size,
+            context_tokens: options.max_model_len.min(executor.plan().cache_blocks * BLOCK_TOKENS),
+        };
+        let stepper = Stepper::new(executor, options.max_batch_tokens, options.max_sequences);
+        let stats = Arc::new(Mutex::new(stepper.scheduler.stats()));
+        let (submissions, submitted) = mpsc::channel();
+        let thread = thread::Builder::new().name("dots-engine".to_owned()).spawn({
+            let stats = stats.clone();
+            move || run(stepper, &submitted, &stats)
+        });
+        // Without a thread every submit says that the engine has stopped.
+        let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread for the engine")).ok();
+        Self(Arc::new(Shared { options, limits, new_text, stats, submissions, _thread: JoinOnDrop(thread) }))
     }
 
     /// Queues a request. Dropping the returned stream cancels it within one step.
-    pub fn submit(&self, _request: Request) -> Result<Events, SubmitError> {
-        todo!()
+    pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
+        let Shared { options, limits, new_text, submissions, .. } = &*self.0;
+        let (sequence, events) = prepare(request, limits, options, new_text())?;
+        submissions.send(sequence).map_err(|_| SubmitError::Stopped)?;
+        Ok(events)
     }
 
     /// The engine's settings.
     pub fn options(&self) -> &EngineOptions {
-        todo!()
+        &self.0.options
+    }
+
+    /// What the engine is busy with.
+    pub fn stats(&self) -> Stats {
+        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The events of one request: a `Stream`, or an iterator that blocks.
+pub(crate) fn prepare(
+    mut request: Request,
+    limits: &Limits,
+    options: &EngineOptions,
+    text: Box<dyn TextStream>,
+) -> Result<(Sequence, Events), SubmitError> {
+    let max_tokens = request.checked_max_tokens(limits)?;
+    let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+    let mut stop_token_ids = std::mem::take(&mut request.stop_token_ids);
+    if !request.ignore_eos {
+        stop_token_ids.extend(&options.eos_token_ids);
+    }
+    let answer = AnswerText::new(text, std::mem::take(&mut request.stop));
+    let (sender, receiver) = unbounded_channel();
+    let sequence = Sequence::new(request, max_tokens, seed, stop_token_ids, answer, sender);
+    Ok((sequence, Events { receiver, has_ended: false }))
+}
+
+fn run(mut stepper: Stepper, submitted: &mpsc::Receiver<Sequence>, stats: &Mutex<Stats>) {
+    while receive(&mut stepper, submitted) {
+        stepper.scheduler.remove_done();
+        if !stepper.scheduler.is_idle() {
+            stepper.step();
+        }
+        if (stepper.scheduler.is_idle() || cfg!(debug_assertions))
+            && let Err(fault) = stepper.scheduler.check_integrity()
+        {
+            tracing::error!(fault, "the block pool is broken");
+            debug_assert!(false, "the block pool is broken: {fault}");
+        }
+        *stats.lock().unwrap_or_else(PoisonError::into_inner) = stepper.scheduler.stats();
+    }
+}
+
+/// Takes what was submitted, waiting for it where there is nothing else to do; false once the last [`Engine`] is gone.
+fn receive(stepper: &mut Stepper, submitted: &mpsc::Receiver<Sequence>) -> bool {
+    if stepper.scheduler.is_idle() {
+        match submitted.recv() {
+            Ok(sequence) => stepper.scheduler.add(sequence),
+            Err(_) => return false,
+        }
+    }
+    loop {
+        match submitted.try_recv() {
+            Ok(sequence) => stepper.scheduler.add(sequence),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        }
+    }
+}
+
+/// The events of one request: a `Stream`, or one by one with [`Self::blocking_next`]. The last is [`Event::Finished`] or
+/// [`Event::Failed`]. What is not read waits in memory, at most one event for each of the request's `max_tokens` and one
+/// more.
 #[derive(Debug)]
-pub struct Events;
+pub struct Events {
+    receiver: UnboundedReceiver<Event>,
+    has_ended: bool,
+}
 
 impl Events {
-    /// Waits for the next event on a thread that is not async.
+    /// Waits for the next event on a thread that is not async; panics on one that is.
     pub fn blocking_next(&mut self) -> Option<Event> {
-        todo!()
+        let event = self.receiver.blocking_recv();
+        self.or_failed(event)
+    }
+
+    fn or_failed(&mut self, event: Option<Event>) -> Option<Event> {
+        if self.has_ended {
+            return None;
+        }
+        let event = event.unwrap_or_else(|| Event::Failed(SubmitError::Stopped.to_string()));
+        self.has_ended = matches!(event, Event::Finished(_) | Event::Failed(_));
+        Some(event)
     }
 }
 
 impl futures_core::Stream for Events {
     type Item = Event;
 
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        todo!()
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let event = std::task::ready!(self.receiver.poll_recv(cx));
+        Poll::Ready(self.or_failed(event))
     }
 }

@@ -1,5 +1,13 @@
 //! What is asked of the engine and what it answers.
 
+use std::fmt::Debug;
+
+/// Most stop texts of one request.
+pub const MAX_STOPS: usize = 16;
+
+/// Most alternatives of a token whose log-probabilities a request may ask for.
+pub const MAX_LOGPROBS: usize = 20;
+
 /// One completion of one prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -7,22 +15,22 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Most tokens to generate; `None` is up to the context's end.
+    /// Most tokens to generate, at least 1; `None` is up to the context's end.
     pub max_tokens: Option<usize>,
-    /// Texts that end the answer and are left out of it.
+    /// Texts that end the answer and are left out of it; at most [`MAX_STOPS`], none empty.
     pub stop: Vec<String>,
     /// Ids that end the answer, beside the model's own.
     pub stop_token_ids: Vec<u32>,
     /// Go on past the model's own end-of-turn ids.
     pub ignore_eos: bool,
-    /// With `Some(n)`: each token's log-probability and the `n` best.
+    /// With `Some(n)`: each token's log-probability and the `n` best, at most [`MAX_LOGPROBS`].
     pub logprobs: Option<usize>,
 }
 
 /// How tokens are chosen. The defaults change nothing in the model's distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Finite and not negative; 0 is greedy.
     pub temperature: f32,
     /// Nucleus mass, in (0, 1].
     pub top_p: f32,
@@ -38,7 +46,7 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Key of the random numbers; `None` draws one.
     pub seed: Option<u64>,
-    /// Added to single logits.
+    /// Added to single logits: in [-100, 100], or negative infinity, which forbids the token.
     pub logit_bias: Vec<(u32, f32)>,
 }
 
@@ -56,6 +64,82 @@ impl Default for SamplingParams {
             logit_bias: Vec::new(),
         }
     }
+}
+
+impl SamplingParams {
+    pub(crate) fn penalises_seen_tokens(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), SubmitError> {
+        let Self { temperature, top_p, min_p, .. } = *self;
+        require(temperature >= 0.0 && temperature.is_finite(), "temperature", "a finite number from 0", temperature)?;
+        require(top_p > 0.0 && top_p <= 1.0, "top_p", "a number in (0, 1]", top_p)?;
+        require((0.0..=1.0).contains(&min_p), "min_p", "a number in [0, 1]", min_p)?;
+        let repetition = self.repetition_penalty;
+        let is_factor = repetition > 0.0 && repetition.is_finite();
+        require(is_factor, "repetition_penalty", "a finite number greater than 0", repetition)?;
+        for (field, penalty) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
+            require((-2.0..=2.0).contains(&penalty), field, "a number in [-2, 2]", penalty)?;
+        }
+        for &(id, bias) in &self.logit_bias {
+            limits.check_id("logit_bias", id)?;
+            let is_bias = (-100.0..=100.0).contains(&bias) || bias == f32::NEG_INFINITY;
+            require(is_bias, "logit_bias", "numbers in [-100, 100]", bias)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a request must fit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub vocab_size: usize,
+    /// Longest sequence that the settings and the cache allow.
+    pub context_tokens: usize,
+}
+
+impl Limits {
+    fn check_id(&self, field: &'static str, id: u32) -> Result<(), SubmitError> {
+        if (id as usize) < self.vocab_size {
+            return Ok(());
+        }
+        require(false, field, &format!("token ids below {}", self.vocab_size), id)
+    }
+}
+
+impl Request {
+    /// Checks every setting and gives the most tokens that may be generated.
+    pub(crate) fn checked_max_tokens(&self, limits: &Limits) -> Result<usize, SubmitError> {
+        if self.prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        require(self.max_tokens != Some(0), "max_tokens", "at least 1", 0)?;
+        let (prompt, context) = (self.prompt.len(), limits.context_tokens);
+        let completion = self.max_tokens.unwrap_or_else(|| context.saturating_sub(prompt).max(1));
+        let requested = prompt.saturating_add(completion);
+        if requested > context {
+            return Err(SubmitError::TooLong { context, requested, prompt, completion });
+        }
+        self.prompt.iter().try_for_each(|&id| limits.check_id("prompt", id))?;
+        self.sampling.check(limits)?;
+        let stops = self.stop.len();
+        require(stops <= MAX_STOPS, "stop", &format!("at most {MAX_STOPS} texts"), stops)?;
+        require(!self.stop.iter().any(String::is_empty), "stop", "texts that are not empty", "")?;
+        self.stop_token_ids.iter().try_for_each(|&id| limits.check_id("stop_token_ids", id))?;
+        let logprobs = self.logprobs.unwrap_or(0);
+        require(logprobs <= MAX_LOGPROBS, "logprobs", &format!("at most {MAX_LOGPROBS}"), logprobs)?;
+        Ok(completion)
+    }
+}
+
+fn require(holds: bool, field: &'static str, expected: &str, found: impl Debug) -> Result<(), SubmitError> {
+    if holds {
+        return Ok(());
+    }
+    Err(SubmitError::Invalid { field, expected: expected.to_owned(), found: format!("{found:?}") })
 }
 
 /// What a running request says.

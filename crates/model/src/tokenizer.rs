@@ -50,25 +50,20 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         todo!()
     }
-
-    /// A decoder for a stream of ids.
-    pub fn stream(&self) -> Detokenizer<'_> {
-        todo!()
-    }
 }
 
 /// Decodes a stream of ids and never splits a character: bytes that end inside one wait for the rest.
-#[derive(Debug)]
-pub struct Detokenizer<'a>(std::marker::PhantomData<&'a ()>);
+#[derive(Debug, Clone, Default)]
+pub struct Detokenizer {}
 
-impl Detokenizer<'_> {
+impl Detokenizer {
     /// The text that `id` completes, empty while a character is unfinished. Special tokens give nothing.
-    pub fn push(&mut self, _id: u32) -> String {
+    pub fn push(&mut self, _tokenizer: &Tokenizer, _id: u32) -> String {
         todo!()
     }
 
     /// What still waits, unfinished bytes as U+FFFD.
-    pub fn finish(self) -> String {
+    pub fn finish(&mut self) -> String {
         todo!()
     }
 }

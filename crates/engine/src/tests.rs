@@ -1,0 +1,5 @@
+mod answers;
+mod fake;
+mod scheduling;
+mod threads;
+mod validation;
