@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use dots_engine::{Event, Request, SubmitError};
+use dots_engine::{Event, Request, Stats, SubmitError};
 use dots_model::{
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
@@ -15,16 +15,22 @@ use crate::Served;
 /// The events of one request. Dropping it stops the generation.
 pub type EventStream = Pin<Box<dyn Stream<Item = Event> + Send>>;
 
+/// Tokens by their ids.
+pub trait Vocabulary {
+    /// The bytes that `id` stands for; the token's own text for a special one.
+    fn token_bytes(&self, id: u32) -> Vec<u8>;
+
+    /// Whether `id` is a special token, which no answer's text shows.
+    fn is_special(&self, id: u32) -> bool;
+}
+
 /// Tokenizer, template and engine, as the routes see them.
-pub trait Backend: Send + Sync {
+pub trait Backend: Vocabulary + Send + Sync {
     /// The authors' sampling settings.
     fn defaults(&self) -> &GenerationDefaults;
 
     /// Longest sequence, prompt and completion together.
     fn context_tokens(&self) -> usize;
-
-    /// Ids that exist: one more than the largest.
-    fn vocab_size(&self) -> usize;
 
     /// Ids of a text in which special tokens are parsed.
     fn encode_text(&self, text: &str) -> Vec<u32>;
@@ -35,11 +41,21 @@ pub trait Backend: Send + Sync {
     /// Text of `ids`.
     fn decode(&self, ids: &[u32]) -> String;
 
-    /// The bytes that `id` stands for.
-    fn token_bytes(&self, id: u32) -> Vec<u8>;
+    /// What the engine is busy with.
+    fn stats(&self) -> Stats;
 
     /// Queues a request.
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError>;
+}
+
+impl Vocabulary for Served {
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.tokenizer.token_bytes(id).to_vec()
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        self.tokenizer.is_special(id)
+    }
 }
 
 impl Backend for Served {
@@ -49,10 +65,6 @@ impl Backend for Served {
 
     fn context_tokens(&self) -> usize {
         self.engine.options().max_model_len
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.tokenizer.vocab_size()
     }
 
     fn encode_text(&self, text: &str) -> Vec<u32> {
@@ -67,8 +79,8 @@ impl Backend for Served {
         self.tokenizer.decode(ids)
     }
 
-    fn token_bytes(&self, id: u32) -> Vec<u8> {
-        self.tokenizer.token_bytes(id).to_vec()
+    fn stats(&self) -> Stats {
+        self.engine.stats()
     }
 
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dots_engine::{Event, Finish, FinishReason, Request, SubmitError, TokenEvent, TokenLogprobs};
+use dots_engine::{Event, Finish, FinishReason, Request, Stats, SubmitError, TokenEvent, TokenLogprobs};
 use dots_model::{
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     ServerOptions,
-    backend::{Backend, EventStream},
+    backend::{Backend, EventStream, Vocabulary},
     router_over, serve_router,
 };
 
@@ -61,6 +61,16 @@ impl Drop for Scripted {
     }
 }
 
+impl Vocabulary for Script {
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        vec![id as u8]
+    }
+
+    fn is_special(&self, _id: u32) -> bool {
+        false
+    }
+}
+
 impl Backend for Script {
     fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
@@ -68,10 +78,6 @@ impl Backend for Script {
 
     fn context_tokens(&self) -> usize {
         CONTEXT_TOKENS
-    }
-
-    fn vocab_size(&self) -> usize {
-        256
     }
 
     fn encode_text(&self, text: &str) -> Vec<u32> {
@@ -89,8 +95,8 @@ impl Backend for Script {
         ids.iter().filter_map(|&id| char::from_u32(id)).collect()
     }
 
-    fn token_bytes(&self, id: u32) -> Vec<u8> {
-        vec![id as u8]
+    fn stats(&self) -> Stats {
+        Stats { running: self.running.load(Ordering::SeqCst), ..Stats::default() }
     }
 
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
@@ -465,6 +471,8 @@ fn a_client_that_hangs_up_stops_its_generation() {
     ] {
         let stream = server.open(&request("POST", path, JSON, body.to_string().as_bytes()));
         server.wait_until_running(3);
+        let (_, _, health) = server.call("GET", "/health", "", b"");
+        assert_eq!(health, r#"{"status":"ok","running":3,"waiting":0}"#);
         drop(stream);
         server.wait_until_running(0);
     }

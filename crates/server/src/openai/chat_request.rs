@@ -1,11 +1,11 @@
 //! The body of `POST /v1/chat/completions`.
 
-use dots_model::template::Message;
+use dots_model::{checkpoint::GenerationDefaults, template::Message};
 use serde_json::{Map, Value};
 
 use super::{
     fields::{Fields, wrong_type},
-    generation::{Generation, ModelFacts, bounded, refuse_entries},
+    generation::{Generation, bounded, refuse_entries},
 };
 use crate::error::{ApiError, quoted};
 
@@ -26,10 +26,10 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// Reads the body.
-    pub fn parse(body: &Map<String, Value>, facts: ModelFacts<'_>) -> Result<Self, ApiError> {
+    /// Reads the body. `defaults` are the authors' settings, under the request's own.
+    pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
-        let generation = Generation::parse(fields, facts)?;
+        let generation = Generation::parse(fields, defaults)?;
         refuse_what_comes_later(fields)?;
         Ok(Self { messages: messages(fields)?, logprobs: logprobs(fields)?, generation })
     }
@@ -143,14 +143,13 @@ fn text_part(part: &Value, path: &str) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use dots_model::checkpoint::GenerationDefaults;
     use serde_json::json;
 
     use super::*;
 
     fn parse(body: Value) -> Result<ChatRequest, ApiError> {
         let Value::Object(object) = body else { panic!("an object") };
-        ChatRequest::parse(&object, ModelFacts { defaults: &GenerationDefaults::default(), vocab_size: 512 })
+        ChatRequest::parse(&object, &GenerationDefaults::default())
     }
 
     fn hello(extra: Value) -> Value {

@@ -5,14 +5,11 @@ use std::{collections::VecDeque, sync::Arc};
 use dots_engine::{Finish, TokenEvent};
 use serde::Serialize;
 
-use super::{
-    Head, finish_reason,
-    logprobs::{ChatLogprobs, TokenBytes},
-    to_json,
-};
+use super::{Head, finish_reason, logprobs::ChatLogprobs, to_json};
 use crate::{
     App,
     answer::{Answer, Usage},
+    backend::Vocabulary,
     sse::Chunker,
 };
 
@@ -47,11 +44,11 @@ struct AssistantMessage {
 
 impl ChatCompletion {
     /// Of complete choices; `logprobs` as the request asked.
-    pub fn new(head: Head, answers: Vec<Answer>, logprobs: bool, bytes_of: TokenBytes<'_>) -> Self {
+    pub fn new(head: Head, answers: Vec<Answer>, logprobs: bool, vocabulary: &dyn Vocabulary) -> Self {
         let usage = Usage::of(&answers, answers.len().max(1));
         let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
             index,
-            logprobs: logprobs.then(|| ChatLogprobs::new(&answer.tokens, bytes_of)),
+            logprobs: logprobs.then(|| ChatLogprobs::new(&answer.tokens, vocabulary)),
             message: AssistantMessage { role: "assistant", content: answer.text, refusal: None },
             finish_reason: finish_reason(answer.finish.reason),
         });
@@ -120,7 +117,7 @@ impl ChatChunker {
 
     fn text(&mut self, index: usize, text: String, chunks: &mut VecDeque<String>) {
         let tokens = std::mem::take(&mut self.choices[index].waiting);
-        let logprobs = self.logprobs.then(|| ChatLogprobs::new(&tokens, &|id| self.app.backend.token_bytes(id)));
+        let logprobs = self.logprobs.then(|| ChatLogprobs::new(&tokens, &*self.app.backend));
         let delta = Delta { role: None, content: Some(text) };
         chunks.push_back(self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None }]));
     }

@@ -1,10 +1,11 @@
 //! The body of `POST /v1/completions`.
 
+use dots_model::checkpoint::GenerationDefaults;
 use serde_json::{Map, Value};
 
 use super::{
     fields::{Fields, empty_array, wrong_type},
-    generation::{Generation, ModelFacts, bounded},
+    generation::{Generation, bounded},
 };
 use crate::error::ApiError;
 
@@ -20,7 +21,7 @@ pub const DEFAULT_MAX_TOKENS: usize = 16;
 pub enum Prompt {
     /// A text, its special tokens parsed.
     Text(String),
-    /// Token ids, all of them in the vocabulary.
+    /// Token ids.
     Ids(Vec<u32>),
 }
 
@@ -38,10 +39,10 @@ pub struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    /// Reads the body.
-    pub fn parse(body: &Map<String, Value>, facts: ModelFacts<'_>) -> Result<Self, ApiError> {
+    /// Reads the body. `defaults` are the authors' settings, under the request's own.
+    pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
-        let generation = Generation::parse(fields, facts)?;
+        let generation = Generation::parse(fields, defaults)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = fields.integer("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
         if echo && logprobs.is_some() {
@@ -63,18 +64,18 @@ impl CompletionRequest {
                 std::cmp::Ordering::Greater => return Err(ApiError::unsupported("best_of", "'best_of' above 'n'")),
             }
         }
-        Ok(Self { prompts: prompts(fields.required("prompt")?, facts.vocab_size)?, echo, logprobs, generation })
+        Ok(Self { prompts: prompts(fields.required("prompt")?)?, echo, logprobs, generation })
     }
 }
 
 /// A text, several, ids, or several lists of ids.
-fn prompts(value: &Value, vocab_size: usize) -> Result<Vec<Prompt>, ApiError> {
+fn prompts(value: &Value) -> Result<Vec<Prompt>, ApiError> {
     const EXPECTED: &str = "a string, or an array of strings, of token ids or of arrays of token ids";
     match value {
         Value::String(text) => Ok(vec![Prompt::Text(text.clone())]),
         Value::Array(items) => match items.first() {
             None => Err(empty_array("prompt")),
-            Some(Value::Number(_)) => Ok(vec![Prompt::Ids(ids(items, "prompt", vocab_size)?)]),
+            Some(Value::Number(_)) => Ok(vec![Prompt::Ids(ids(items, "prompt")?)]),
             Some(Value::String(_)) => bounded("prompt", items, MAX_PROMPTS)?
                 .iter()
                 .enumerate()
@@ -90,7 +91,7 @@ fn prompts(value: &Value, vocab_size: usize) -> Result<Vec<Prompt>, ApiError> {
                     let param = format!("prompt[{i}]");
                     match item {
                         Value::Array(item) if item.is_empty() => Err(empty_array(&param)),
-                        Value::Array(item) => Ok(Prompt::Ids(ids(item, &param, vocab_size)?)),
+                        Value::Array(item) => Ok(Prompt::Ids(ids(item, &param)?)),
                         other => Err(wrong_type(&param, "an array of token ids", other)),
                     }
                 })
@@ -101,16 +102,17 @@ fn prompts(value: &Value, vocab_size: usize) -> Result<Vec<Prompt>, ApiError> {
     }
 }
 
-fn ids(items: &[Value], param: &str, vocab_size: usize) -> Result<Vec<u32>, ApiError> {
+/// Whether an id is one of the model's, the engine knows.
+fn ids(items: &[Value], param: &str) -> Result<Vec<u32>, ApiError> {
     items
         .iter()
         .enumerate()
         .map(|(i, item)| {
-            let id = item.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < vocab_size);
+            let id = item.as_u64().and_then(|id| u32::try_from(id).ok());
             match item {
                 Value::Number(number) => id.ok_or_else(|| {
                     let param = format!("{param}[{i}]");
-                    let message = format!("'{param}': expected a token id below {vocab_size}, found {number}.");
+                    let message = format!("'{param}': expected a token id, found {number}.");
                     ApiError::invalid(param, "invalid_value", message)
                 }),
                 other => Err(wrong_type(&format!("{param}[{i}]"), "a token id", other)),
@@ -121,14 +123,13 @@ fn ids(items: &[Value], param: &str, vocab_size: usize) -> Result<Vec<u32>, ApiE
 
 #[cfg(test)]
 mod tests {
-    use dots_model::checkpoint::GenerationDefaults;
     use serde_json::json;
 
     use super::*;
 
     fn parse(body: Value) -> Result<CompletionRequest, ApiError> {
         let Value::Object(object) = body else { panic!("an object") };
-        CompletionRequest::parse(&object, ModelFacts { defaults: &GenerationDefaults::default(), vocab_size: 512 })
+        CompletionRequest::parse(&object, &GenerationDefaults::default())
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
             (json!({"prompt": ["a", 1]}), "prompt[1]"),
             (json!({"prompt": [1, "a"]}), "prompt[1]"),
             (json!({"prompt": [[1], 2]}), "prompt[1]"),
-            (json!({"prompt": [[1, 512]]}), "prompt[0][1]"),
+            (json!({"prompt": [[1, -1]]}), "prompt[0][1]"),
             (json!({"prompt": [-1]}), "prompt[0]"),
             (json!({"prompt": [1.5]}), "prompt[0]"),
             (json!({"prompt": [4_294_967_297_u64]}), "prompt[0]"),

@@ -5,14 +5,11 @@ use std::{collections::VecDeque, sync::Arc};
 use dots_engine::{Finish, TokenEvent};
 use serde::Serialize;
 
-use super::{
-    Head, finish_reason,
-    logprobs::{CompletionLogprobs, TokenBytes},
-    to_json,
-};
+use super::{Head, finish_reason, logprobs::CompletionLogprobs, to_json};
 use crate::{
     App,
     answer::{Answer, Usage},
+    backend::Vocabulary,
     sse::Chunker,
 };
 
@@ -44,7 +41,7 @@ impl Completion {
         n: usize,
         echoed: &[String],
         logprobs: bool,
-        bytes_of: TokenBytes<'_>,
+        vocabulary: &dyn Vocabulary,
     ) -> Self {
         let usage = Usage::of(&answers, n);
         let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
@@ -53,7 +50,7 @@ impl Completion {
                 None => answer.text,
             },
             index,
-            logprobs: logprobs.then(|| CompletionLogprobs::new(&answer.tokens, bytes_of, &mut 0)),
+            logprobs: logprobs.then(|| CompletionLogprobs::new(&answer.tokens, vocabulary, &mut 0)),
             finish_reason: Some(finish_reason(answer.finish.reason)),
         });
         Self { head, choices: choices.collect(), usage }
@@ -107,9 +104,7 @@ impl CompletionChunker {
     fn chunk(&mut self, index: usize, text: String, finish_reason: Option<&'static str>) -> String {
         let choice = &mut self.choices[index];
         let tokens = std::mem::take(&mut choice.waiting);
-        let logprobs = self
-            .logprobs
-            .then(|| CompletionLogprobs::new(&tokens, &|id| self.app.backend.token_bytes(id), &mut choice.offset));
+        let logprobs = self.logprobs.then(|| CompletionLogprobs::new(&tokens, &*self.app.backend, &mut choice.offset));
         to_json(&Chunk {
             head: &self.head,
             choices: &[Choice { text, index, logprobs, finish_reason }],

@@ -14,15 +14,6 @@ const MAX_STOP: usize = 16;
 /// Most entries of `logit_bias`. OpenAI takes 1,024.
 const MAX_LOGIT_BIAS: usize = 1024;
 
-/// What reading a request needs to know of the model.
-#[derive(Debug, Clone, Copy)]
-pub struct ModelFacts<'a> {
-    /// The authors' settings: under the request's own, over OpenAI's.
-    pub defaults: &'a GenerationDefaults,
-    /// Ids that exist: one more than the largest.
-    pub vocab_size: usize,
-}
-
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamOptions {
@@ -48,14 +39,14 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Reads the shared fields.
-    pub fn parse(fields: Fields<'_>, facts: ModelFacts<'_>) -> Result<Self, ApiError> {
+    /// Reads the shared fields. `defaults` are the authors' settings: under the request's own, over OpenAI's.
+    pub fn parse(fields: Fields<'_>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let max_completion_tokens = fields.integer("max_completion_tokens", 1..=i64::MAX)?;
         let max_tokens = fields.integer("max_tokens", 1..=i64::MAX)?;
         Ok(Self {
             model: fields.string("model")?.map(str::to_owned),
             n: fields.integer("n", 1..=MAX_N)?.unwrap_or(1) as usize,
-            sampling: sampling(fields, facts)?,
+            sampling: sampling(fields, defaults)?,
             max_tokens: max_completion_tokens.or(max_tokens).map(|tokens| tokens as usize),
             stop: stop(fields)?,
             stream: stream(fields)?,
@@ -70,9 +61,8 @@ impl Generation {
     }
 }
 
-fn sampling(fields: Fields<'_>, facts: ModelFacts<'_>) -> Result<SamplingParams, ApiError> {
+fn sampling(fields: Fields<'_>, defaults: &GenerationDefaults) -> Result<SamplingParams, ApiError> {
     let openai = SamplingParams::default();
-    let defaults = facts.defaults;
     let greedy = if defaults.do_sample == Some(false) { Some(0.0) } else { None };
     let setting = |name, range, default: f32| -> Result<f32, ApiError> {
         Ok(fields.number(name, range)?.map_or(default, |value| value as f32))
@@ -94,11 +84,12 @@ fn sampling(fields: Fields<'_>, facts: ModelFacts<'_>) -> Result<SamplingParams,
         frequency_penalty: setting("frequency_penalty", -2.0..=2.0, openai.frequency_penalty)?,
         // OpenAI's seed is signed; the engine's key takes the same bits.
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
-        logit_bias: logit_bias(fields, facts.vocab_size)?,
+        logit_bias: logit_bias(fields)?,
     })
 }
 
-fn logit_bias(fields: Fields<'_>, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+/// Whether an id is one of the model's, the engine knows.
+fn logit_bias(fields: Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
     let Some(value) = fields.get("logit_bias") else { return Ok(Vec::new()) };
     let Value::Object(entries) = value else { return Err(wrong_type("logit_bias", "an object", value)) };
     if entries.len() > MAX_LOGIT_BIAS {
@@ -111,11 +102,11 @@ fn logit_bias(fields: Fields<'_>, vocab_size: usize) -> Result<Vec<(u32, f32)>, 
     let mut bias = entries
         .iter()
         .map(|(key, value)| {
-            let id = key.parse::<u32>().ok().filter(|&id| (id as usize) < vocab_size).ok_or_else(|| {
+            let id = key.parse::<u32>().map_err(|_| {
                 ApiError::invalid(
                     "logit_bias",
                     "invalid_value",
-                    format!("'logit_bias': expected token ids below {vocab_size} as keys, found '{}'.", quoted(key)),
+                    format!("'logit_bias': expected token ids as keys, found '{}'.", quoted(key)),
                 )
             })?;
             Ok((id, number(&format!("logit_bias.{key}"), value, -100.0..=100.0)? as f32))
@@ -192,7 +183,7 @@ mod tests {
 
     fn parse_with(defaults: &GenerationDefaults, body: Value) -> Result<Generation, ApiError> {
         let Value::Object(object) = body else { panic!("an object") };
-        Generation::parse(Fields::new(&object), ModelFacts { defaults, vocab_size: 512 })
+        Generation::parse(Fields::new(&object), defaults)
     }
 
     fn parse(body: Value) -> Result<Generation, ApiError> {
@@ -227,7 +218,7 @@ mod tests {
             (json!({"stop": vec!["a"; 17]}), "stop", "array_above_max_length"),
             (json!({"logit_bias": []}), "logit_bias", "invalid_type"),
             (json!({"logit_bias": {"x": 1}}), "logit_bias", "invalid_value"),
-            (json!({"logit_bias": {"512": 1}}), "logit_bias", "invalid_value"),
+            (json!({"logit_bias": {"4294967296": 1}}), "logit_bias", "invalid_value"),
             (json!({"logit_bias": {"5": 101}}), "logit_bias.5", "decimal_above_max_value"),
             (json!({"logit_bias": {"5": null}}), "logit_bias.5", "invalid_type"),
             (json!({"model": 1}), "model", "invalid_type"),

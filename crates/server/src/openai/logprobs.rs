@@ -3,11 +3,10 @@
 use dots_engine::TokenEvent;
 use serde::{Serialize, Serializer};
 
+use crate::backend::Vocabulary;
+
 /// What stands for a probability of zero, since JSON has no infinity.
 const LOWEST: f32 = -9999.0;
-
-/// Bytes of a token, by id.
-pub type TokenBytes<'a> = &'a dyn Fn(u32) -> Vec<u8>;
 
 /// A chat's `logprobs`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,9 +31,9 @@ struct Alternative {
 
 impl ChatLogprobs {
     /// Of `tokens`, in order.
-    pub fn new(tokens: &[TokenEvent], bytes_of: TokenBytes<'_>) -> Self {
+    pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary) -> Self {
         let alternative = |id: u32, logprob: f32| {
-            let bytes = bytes_of(id);
+            let bytes = vocabulary.token_bytes(id);
             Alternative { token: shown(&bytes), logprob: logprob.max(LOWEST), bytes }
         };
         let content = tokens.iter().filter_map(|token| {
@@ -69,13 +68,13 @@ impl Serialize for ByToken {
 
 impl CompletionLogprobs {
     /// Of `tokens`, in order. `offset` is where the first of them begins in the answer's text, in characters, and is moved
-    /// to where the next will begin. A token that ends the turn is no part of the text, and moves nothing.
-    pub fn new(tokens: &[TokenEvent], bytes_of: TokenBytes<'_>, offset: &mut usize) -> Self {
+    /// to where the next will begin.
+    pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Self {
         let mut shape = Self::default();
         for token in tokens {
             let Some(logprobs) = &token.logprobs else { continue };
             let name = |id: u32| {
-                let bytes = bytes_of(id);
+                let bytes = vocabulary.token_bytes(id);
                 if std::str::from_utf8(&bytes).is_ok() { shown(&bytes) } else { format!("bytes:{}", shown(&bytes)) }
             };
             let chosen = (name(token.id), logprobs.logprob.max(LOWEST));
@@ -90,7 +89,9 @@ impl CompletionLogprobs {
             shape.token_logprobs.push(chosen.1);
             shape.top_logprobs.push(ByToken(top));
             shape.text_offset.push(*offset);
-            *offset += characters_begun(&bytes_of(token.id));
+            if !vocabulary.is_special(token.id) {
+                *offset += characters_begun(&vocabulary.token_bytes(token.id));
+            }
         }
         shape
     }
@@ -116,12 +117,20 @@ mod tests {
 
     use super::*;
 
-    fn bytes_of(id: u32) -> Vec<u8> {
-        match id {
-            0 => b"a".to_vec(),
-            1 => "你".as_bytes()[..2].to_vec(),
-            2 => "你".as_bytes()[2..].to_vec(),
-            _ => b"a".to_vec(),
+    struct Words;
+
+    impl Vocabulary for Words {
+        fn token_bytes(&self, id: u32) -> Vec<u8> {
+            match id {
+                1 => "你".as_bytes()[..2].to_vec(),
+                2 => "你".as_bytes()[2..].to_vec(),
+                9 => b"<|end|>".to_vec(),
+                _ => b"a".to_vec(),
+            }
+        }
+
+        fn is_special(&self, id: u32) -> bool {
+            id == 9
         }
     }
 
@@ -132,23 +141,24 @@ mod tests {
     #[test]
     fn a_chat_lists_tokens_and_their_bytes() {
         let tokens = [token(0, -0.1, &[(0, -0.1), (1, f32::NEG_INFINITY)]), token(1, -0.5, &[])];
-        let shape = crate::openai::to_json(&ChatLogprobs::new(&tokens, &bytes_of));
+        let shape = crate::openai::to_json(&ChatLogprobs::new(&tokens, &Words));
         let expected = r#"{"content":[{"token":"a","logprob":-0.1,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.1,"bytes":[97]},{"token":"\\xe4\\xbd","logprob":-9999.0,"bytes":[228,189]}]},{"token":"\\xe4\\xbd","logprob":-0.5,"bytes":[228,189],"top_logprobs":[]}],"refusal":null}"#;
         assert_eq!(shape, expected);
     }
 
     #[test]
-    fn offsets_count_characters_however_tokens_cut_them() {
+    fn offsets_count_the_texts_characters_however_tokens_cut_them() {
         let mut offset = 0;
-        let first = CompletionLogprobs::new(&[token(0, -1.0, &[]), token(1, -2.0, &[])], &bytes_of, &mut offset);
-        let second = CompletionLogprobs::new(&[token(2, -3.0, &[]), token(0, -4.0, &[])], &bytes_of, &mut offset);
-        assert_eq!((first.text_offset, second.text_offset, offset), (vec![0, 1], vec![2, 2], 3));
+        let first = CompletionLogprobs::new(&[token(0, -1.0, &[]), token(1, -2.0, &[])], &Words, &mut offset);
+        let rest = [token(2, -3.0, &[]), token(9, -4.0, &[]), token(0, -5.0, &[])];
+        let second = CompletionLogprobs::new(&rest, &Words, &mut offset);
+        assert_eq!((first.text_offset, second.text_offset, offset), (vec![0, 1], vec![2, 2, 2], 3));
     }
 
     #[test]
     fn the_chosen_token_is_among_the_best_once() {
         let tokens = [token(0, -1.0, &[(0, -1.0), (3, -1.5)]), token(0, -9.0, &[(2, -0.5)])];
-        let shape = serde_json::to_value(CompletionLogprobs::new(&tokens, &bytes_of, &mut 0)).unwrap();
+        let shape = serde_json::to_value(CompletionLogprobs::new(&tokens, &Words, &mut 0)).unwrap();
         assert_eq!(shape["top_logprobs"], json!([{"a": -1.0}, {"bytes:\\xa0": -0.5, "a": -9.0}]));
         assert_eq!(shape["tokens"], json!(["a", "a"]));
     }

@@ -19,7 +19,7 @@ use std::{
 use dots_engine::FinishReason;
 use serde::Serialize;
 
-pub use generation::{Generation, ModelFacts, StreamOptions};
+pub use generation::{Generation, StreamOptions};
 
 /// Which server gave an answer.
 pub const SYSTEM_FINGERPRINT: &str = concat!("dots-", env!("CARGO_PKG_VERSION"));

@@ -15,7 +15,7 @@ use crate::{
     body,
     error::ApiError,
     openai::{
-        Head, ModelFacts,
+        Head,
         chat_request::ChatRequest,
         chat_response::{CHUNK_OBJECT, ChatChunker, ChatCompletion, OBJECT},
     },
@@ -39,15 +39,14 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         None => {
             let head = Head::new("chatcmpl", OBJECT, job.model);
             let answers = collect(choices, count).await?;
-            let completion = ChatCompletion::new(head, answers, logprobs, &|id| app.backend.token_bytes(id));
+            let completion = ChatCompletion::new(head, answers, logprobs, &*app.backend);
             Ok(Json(completion).into_response())
         }
     }
 }
 
 fn prepare(app: &App, body: &[u8]) -> Result<Job, ApiError> {
-    let facts = ModelFacts { defaults: app.backend.defaults(), vocab_size: app.backend.vocab_size() };
-    let request = ChatRequest::parse(&body::parse(body)?, facts)?;
+    let request = ChatRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
     // A template refuses what it has no form for, as roles out of turn: the conversation is the client's.
     let prompt = app.backend.encode_chat(&request.messages).map_err(|error| {

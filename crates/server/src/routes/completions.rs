@@ -15,7 +15,7 @@ use crate::{
     body,
     error::ApiError,
     openai::{
-        Head, ModelFacts,
+        Head,
         completion_request::{CompletionRequest, DEFAULT_MAX_TOKENS, Prompt},
         completion_response::{Completion, CompletionChunker, OBJECT},
     },
@@ -39,7 +39,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         }
         None => {
             let answers = collect(choices, count).await?;
-            let completion = Completion::new(head, answers, n, &echoed, logprobs, &|id| app.backend.token_bytes(id));
+            let completion = Completion::new(head, answers, n, &echoed, logprobs, &*app.backend);
             Ok(Json(completion).into_response())
         }
     }
@@ -47,8 +47,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 
 /// The job, and the prompts' texts where the answers are to begin with them.
 fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<String>), ApiError> {
-    let facts = ModelFacts { defaults: app.backend.defaults(), vocab_size: app.backend.vocab_size() };
-    let request = CompletionRequest::parse(&body::parse(body)?, facts)?;
+    let request = CompletionRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
     let prompts = request.prompts.iter().map(|prompt| match prompt {
         Prompt::Text(text) => app.backend.encode_text(text),

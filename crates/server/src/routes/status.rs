@@ -1,16 +1,25 @@
 //! `GET /health` and `GET /version`, open to whoever watches the server.
 
-use axum::Json;
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
 use serde::Serialize;
+
+use crate::App;
 
 #[derive(Serialize)]
 pub struct Health {
     status: &'static str,
+    /// Answers under way.
+    running: usize,
+    /// Answers that wait for a place.
+    waiting: usize,
 }
 
-/// The server answers.
-pub async fn health() -> Json<Health> {
-    Json(Health { status: "ok" })
+/// The server answers, and how busy it is.
+pub async fn health(State(app): State<Arc<App>>) -> Json<Health> {
+    let stats = app.backend.stats();
+    Json(Health { status: "ok", running: stats.running, waiting: stats.waiting })
 }
 
 #[derive(Serialize)]
