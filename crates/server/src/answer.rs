@@ -1,0 +1,111 @@
+//! What the engine says about the choices of one request, gathered.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+use dots_engine::{Event, Finish, TokenEvent};
+
+use crate::{backend::EventStream, error::ApiError};
+
+/// The events of all choices as they come, none of them starved by another. Dropping it stops them all.
+pub struct Choices {
+    running: Vec<(usize, EventStream)>,
+    /// The one that is asked first, next time.
+    turn: usize,
+}
+
+impl Choices {
+    /// Choice `i` is `streams[i]`.
+    pub fn new(streams: Vec<EventStream>) -> Self {
+        Self { running: streams.into_iter().enumerate().collect(), turn: 0 }
+    }
+
+    /// The next event and its choice; `None` when every choice has ended.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Event)>> {
+        if self.running.is_empty() {
+            return Poll::Ready(None);
+        }
+        for step in 0..self.running.len() {
+            let at = (self.turn + step) % self.running.len();
+            let (choice, stream) = &mut self.running[at];
+            let choice = *choice;
+            if let Poll::Ready(event) = stream.as_mut().poll_next(cx) {
+                let event = event.unwrap_or_else(|| Event::Failed("the engine has stopped".to_owned()));
+                if matches!(event, Event::Token(_)) {
+                    self.turn = at + 1;
+                } else {
+                    drop(self.running.remove(at));
+                    self.turn = at;
+                }
+                return Poll::Ready(Some((choice, event)));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// One complete choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// All of its text.
+    pub text: String,
+    /// Its tokens, in order.
+    pub tokens: Vec<TokenEvent>,
+    /// How it ended.
+    pub finish: Finish,
+}
+
+/// Waits until `count` choices are complete.
+pub async fn collect(mut choices: Choices, count: usize) -> Result<Vec<Answer>, ApiError> {
+    let mut tokens = vec![Vec::new(); count];
+    let mut answers = vec![None; count];
+    while let Some((choice, event)) = poll_fn(|cx| choices.poll_event(cx)).await {
+        match event {
+            Event::Token(token) => tokens[choice].push(token),
+            Event::Finished(finish) => {
+                let tokens = std::mem::take(&mut tokens[choice]);
+                let mut text: String = tokens.iter().map(|token: &TokenEvent| token.text.as_str()).collect();
+                text.push_str(&finish.text);
+                answers[choice] = Some(Answer { text, tokens, finish });
+            }
+            Event::Failed(reason) => return Err(failed(&reason)),
+        }
+    }
+    answers.into_iter().collect::<Option<_>>().ok_or_else(|| failed("a choice did not end"))
+}
+
+/// The engine's reason goes into the log; the client learns that it is not to blame.
+pub fn failed(reason: &str) -> ApiError {
+    tracing::error!(reason, "a generation failed");
+    ApiError::internal("The generation failed on the server. The reason is in the server's log.")
+}
+
+/// Tokens read and written, as OpenAI counts them: a prompt counts once, however many choices it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+}
+
+impl Usage {
+    /// Adds a choice that has ended. `choices_per_prompt` is `n`.
+    pub fn add(&mut self, choice: usize, choices_per_prompt: usize, finish: &Finish) {
+        if choice.is_multiple_of(choices_per_prompt) {
+            self.prompt_tokens += finish.prompt_tokens;
+        }
+        self.completion_tokens += finish.completion_tokens;
+        self.total_tokens = self.prompt_tokens + self.completion_tokens;
+    }
+
+    /// Of complete choices.
+    pub fn of(answers: &[Answer], choices_per_prompt: usize) -> Self {
+        let mut usage = Self::default();
+        for (choice, answer) in answers.iter().enumerate() {
+            usage.add(choice, choices_per_prompt, &answer.finish);
+        }
+        usage
+    }
+}

@@ -1,0 +1,89 @@
+//! What the routes ask of the rooms below. [`Served`] answers in earnest; in tests a script does.
+
+use std::pin::Pin;
+
+use dots_engine::{Event, Request, Stats, SubmitError};
+use dots_model::{
+    checkpoint::GenerationDefaults,
+    template::{Message, TemplateError},
+    tokenizer::Specials,
+};
+use futures_core::Stream;
+
+use crate::Served;
+
+/// The events of one request. Dropping it stops the generation.
+pub type EventStream = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// Tokens by their ids.
+pub trait Vocabulary {
+    /// The bytes that `id` stands for; the token's own text for a special one.
+    fn token_bytes(&self, id: u32) -> Vec<u8>;
+
+    /// Whether `id` is a special token, which no answer's text shows.
+    fn is_special(&self, id: u32) -> bool;
+}
+
+/// Tokenizer, template and engine, as the routes see them.
+pub trait Backend: Vocabulary + Send + Sync {
+    /// The authors' sampling settings.
+    fn defaults(&self) -> &GenerationDefaults;
+
+    /// Longest sequence, prompt and completion together.
+    fn context_tokens(&self) -> usize;
+
+    /// Ids of a text in which special tokens are parsed.
+    fn encode_text(&self, text: &str) -> Vec<u32>;
+
+    /// Ids of a conversation, special tokens in its contents being text.
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError>;
+
+    /// Text of `ids`.
+    fn decode(&self, ids: &[u32]) -> String;
+
+    /// What the engine is busy with.
+    fn stats(&self) -> Stats;
+
+    /// Queues a request.
+    fn submit(&self, request: Request) -> Result<EventStream, SubmitError>;
+}
+
+impl Vocabulary for Served {
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.tokenizer.token_bytes(id).to_vec()
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        self.tokenizer.is_special(id)
+    }
+}
+
+impl Backend for Served {
+    fn defaults(&self) -> &GenerationDefaults {
+        &self.defaults
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.engine.options().max_model_len
+    }
+
+    fn encode_text(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode(text, Specials::Parse)
+    }
+
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
+        self.template.encode(&self.tokenizer, messages, true)
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids)
+    }
+
+    fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
+        Ok(Box::pin(self.engine.submit(request)?))
+    }
+}

@@ -1,0 +1,166 @@
+//! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::{
+    Json,
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use dots_engine::SubmitError;
+use serde::Serialize;
+
+/// Longest piece of a client's own text that a message repeats, in characters.
+const QUOTED_CHARS: usize = 100;
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiError {
+    status: StatusCode,
+    body: Body,
+}
+
+/// `{"error": ...}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Body {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: &'a Body,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, body: Body { message: message.into(), kind, param: None, code: None } }
+    }
+
+    fn code(mut self, code: &'static str) -> Self {
+        self.body.code = Some(code);
+        self
+    }
+
+    fn param(mut self, param: impl Into<String>) -> Self {
+        self.body.param = Some(param.into());
+        self
+    }
+
+    /// 400 about the request as a whole.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// 400 about one field.
+    pub fn invalid(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self::bad_request(message).param(param).code(code)
+    }
+
+    /// 400 for a field that must be there.
+    pub fn missing(param: &str) -> Self {
+        Self::invalid(param, "missing_required_parameter", format!("Missing required parameter: '{param}'."))
+    }
+
+    /// 400 for what OpenAI has and this server does not have yet.
+    pub fn unsupported(param: &str, what: &str) -> Self {
+        Self::invalid(param, "unsupported_parameter", format!("'{param}': {what} is not supported yet by this server."))
+    }
+
+    /// 401.
+    pub fn invalid_api_key(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message).code("invalid_api_key")
+    }
+
+    /// 404 for a model that is not served here.
+    pub fn model_not_found(name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!("The model '{}' does not exist or you do not have access to it.", quoted(name)),
+        )
+        .param("model")
+        .code("model_not_found")
+    }
+
+    /// 404 for an address that leads nowhere.
+    pub fn unknown_url(method: &Method, uri: &Uri) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!("Invalid URL ({method} {})", quoted(uri.path())),
+        )
+    }
+
+    /// 405.
+    pub fn method_not_allowed(method: &Method, uri: &Uri) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request_error",
+            format!(
+                "Not allowed to {method} on {}. (HINT: Perhaps you meant to use a different HTTP method?)",
+                quoted(uri.path())
+            ),
+        )
+        .code("method_not_supported")
+    }
+
+    /// 413.
+    pub fn body_too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            format!("The request's body is larger than {limit_bytes} bytes."),
+        )
+        .code("request_too_large")
+    }
+
+    /// 500; `message` is for the client and says nothing of the inside.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
+    }
+
+    /// What the engine refused. `prompt_param` is the field that held the prompt.
+    pub fn refused(error: &SubmitError, prompt_param: &'static str) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::EmptyPrompt => {
+                Self::invalid(prompt_param, "invalid_value", format!("'{prompt_param}': {message}."))
+            }
+            SubmitError::TooLong { .. } => Self::invalid(prompt_param, "context_length_exceeded", message),
+            SubmitError::Invalid { field, .. } => Self::invalid(*field, "invalid_value", message),
+            SubmitError::Stopped => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("service_unavailable")
+            }
+        }
+    }
+
+    /// The error's JSON, as it also goes into a stream that has begun.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&Envelope { error: &self.body }).expect("strings serialise")
+    }
+
+    #[cfg(test)]
+    pub fn parts(&self) -> (u16, &str, Option<&str>, Option<&str>) {
+        (self.status.as_u16(), &self.body.message, self.body.param.as_deref(), self.body.code)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(Envelope { error: &self.body })).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A client's own text, short enough for a message.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}

@@ -1,0 +1,165 @@
+//! Log-probabilities in OpenAI's two shapes.
+
+use dots_engine::TokenEvent;
+use serde::{Serialize, Serializer};
+
+use crate::backend::Vocabulary;
+
+/// What stands for a probability of zero, since JSON has no infinity.
+const LOWEST: f32 = -9999.0;
+
+/// A chat's `logprobs`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChatLogprobs {
+    content: Vec<ChatToken>,
+    refusal: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct ChatToken {
+    #[serde(flatten)]
+    chosen: Alternative,
+    top_logprobs: Vec<Alternative>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Alternative {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl ChatLogprobs {
+    /// Of `tokens`, in order.
+    pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary) -> Self {
+        let alternative = |id: u32, logprob: f32| {
+            let bytes = vocabulary.token_bytes(id);
+            Alternative { token: shown(&bytes), logprob: logprob.max(LOWEST), bytes }
+        };
+        let content = tokens.iter().filter_map(|token| {
+            let logprobs = token.logprobs.as_ref()?;
+            Some(ChatToken {
+                chosen: alternative(token.id, logprobs.logprob),
+                top_logprobs: logprobs.top.iter().map(|&(id, logprob)| alternative(id, logprob)).collect(),
+            })
+        });
+        Self { content: content.collect(), refusal: None }
+    }
+}
+
+/// A plain completion's `logprobs`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CompletionLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f32>,
+    top_logprobs: Vec<ByToken>,
+    text_offset: Vec<usize>,
+}
+
+/// `{token: logprob}`, best first.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct ByToken(Vec<(String, f32)>);
+
+impl Serialize for ByToken {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, logprob)| (token, logprob)))
+    }
+}
+
+impl CompletionLogprobs {
+    /// Of `tokens`, in order. `offset` is where the first of them begins in the answer's text, in characters, and is moved
+    /// to where the next will begin.
+    pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Self {
+        let mut shape = Self::default();
+        for token in tokens {
+            let Some(logprobs) = &token.logprobs else { continue };
+            let name = |id: u32| {
+                let bytes = vocabulary.token_bytes(id);
+                if std::str::from_utf8(&bytes).is_ok() { shown(&bytes) } else { format!("bytes:{}", shown(&bytes)) }
+            };
+            let chosen = (name(token.id), logprobs.logprob.max(LOWEST));
+            let mut top: Vec<_> = logprobs.top.iter().map(|&(id, logprob)| (name(id), logprob.max(LOWEST))).collect();
+            // Two ids of one text would be one key twice.
+            let mut seen = std::collections::HashSet::new();
+            top.retain(|(name, _)| seen.insert(name.clone()));
+            if !seen.contains(&chosen.0) {
+                top.push(chosen.clone());
+            }
+            shape.tokens.push(chosen.0);
+            shape.token_logprobs.push(chosen.1);
+            shape.top_logprobs.push(ByToken(top));
+            shape.text_offset.push(*offset);
+            if !vocabulary.is_special(token.id) {
+                *offset += characters_begun(&vocabulary.token_bytes(token.id));
+            }
+        }
+        shape
+    }
+}
+
+/// A token as text; one that is only a part of a character as its bytes, `\xe4\xbd`, which is how OpenAI writes it.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect(),
+    }
+}
+
+/// Characters whose first byte is among `bytes`: over whole texts this counts characters, however tokens cut them.
+fn characters_begun(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte & 0b1100_0000 != 0b1000_0000).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use dots_engine::TokenLogprobs;
+    use serde_json::json;
+
+    use super::*;
+
+    struct Words;
+
+    impl Vocabulary for Words {
+        fn token_bytes(&self, id: u32) -> Vec<u8> {
+            match id {
+                1 => "你".as_bytes()[..2].to_vec(),
+                2 => "你".as_bytes()[2..].to_vec(),
+                9 => b"<|end|>".to_vec(),
+                _ => b"a".to_vec(),
+            }
+        }
+
+        fn is_special(&self, id: u32) -> bool {
+            id == 9
+        }
+    }
+
+    fn token(id: u32, logprob: f32, top: &[(u32, f32)]) -> TokenEvent {
+        TokenEvent { id, text: String::new(), logprobs: Some(TokenLogprobs { logprob, top: top.to_vec() }) }
+    }
+
+    #[test]
+    fn a_chat_lists_tokens_and_their_bytes() {
+        let tokens = [token(0, -0.1, &[(0, -0.1), (1, f32::NEG_INFINITY)]), token(1, -0.5, &[])];
+        let shape = crate::openai::to_json(&ChatLogprobs::new(&tokens, &Words));
+        let expected = r#"{"content":[{"token":"a","logprob":-0.1,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.1,"bytes":[97]},{"token":"\\xe4\\xbd","logprob":-9999.0,"bytes":[228,189]}]},{"token":"\\xe4\\xbd","logprob":-0.5,"bytes":[228,189],"top_logprobs":[]}],"refusal":null}"#;
+        assert_eq!(shape, expected);
+    }
+
+    #[test]
+    fn offsets_count_the_texts_characters_however_tokens_cut_them() {
+        let mut offset = 0;
+        let first = CompletionLogprobs::new(&[token(0, -1.0, &[]), token(1, -2.0, &[])], &Words, &mut offset);
+        let rest = [token(2, -3.0, &[]), token(9, -4.0, &[]), token(0, -5.0, &[])];
+        let second = CompletionLogprobs::new(&rest, &Words, &mut offset);
+        assert_eq!((first.text_offset, second.text_offset, offset), (vec![0, 1], vec![2, 2, 2], 3));
+    }
+
+    #[test]
+    fn the_chosen_token_is_among_the_best_once() {
+        let tokens = [token(0, -1.0, &[(0, -1.0), (3, -1.5)]), token(0, -9.0, &[(2, -0.5)])];
+        let shape = serde_json::to_value(CompletionLogprobs::new(&tokens, &Words, &mut 0)).unwrap();
+        assert_eq!(shape["top_logprobs"], json!([{"a": -1.0}, {"bytes:\\xa0": -0.5, "a": -9.0}]));
+        assert_eq!(shape["tokens"], json!(["a", "a"]));
+    }
+}

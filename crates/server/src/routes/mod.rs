@@ -1,0 +1,97 @@
+//! Which address leads where.
+
+mod chat;
+mod completions;
+mod models;
+mod status;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{Method, Uri},
+    middleware,
+    routing::{get, post},
+};
+use dots_engine::Request;
+
+use crate::{App, answer::Choices, auth, error::ApiError, openai::Generation};
+
+/// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
+/// way there.
+pub const OFF_RUNTIME_BYTES: usize = 16 << 10;
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let behind_the_key = Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(models::list))
+        // Names have slashes: `rednote-hilab/dots.llm1.inst`.
+        .route("/v1/models/{*name}", get(models::retrieve))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require_key));
+    Router::new()
+        .merge(behind_the_key)
+        .route("/health", get(status::health))
+        .route("/version", get(status::version))
+        .fallback(async |method: Method, uri: Uri| ApiError::unknown_url(&method, &uri))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri))
+        .with_state(app)
+}
+
+/// Runs `work` over a request of `bytes` bytes where it does not hold up other requests.
+async fn off_runtime<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if bytes < OFF_RUNTIME_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "reading a request failed");
+        Err(ApiError::internal("The request could not be read. The reason is in the server's log."))
+    })
+}
+
+/// A request that was checked and tokenised.
+struct Job {
+    /// Under which name the model answers.
+    model: String,
+    /// Not empty.
+    prompts: Vec<Vec<u32>>,
+    /// The field that held them.
+    prompt_param: &'static str,
+    generation: Generation,
+    logprobs: Option<usize>,
+}
+
+impl Job {
+    /// Answers that will come.
+    fn choices(&self) -> usize {
+        self.prompts.len() * self.generation.n
+    }
+
+    /// Queues every choice. Where one is refused, those before it are dropped and so stopped.
+    fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
+        let mut streams = Vec::with_capacity(self.choices());
+        for prompt in &self.prompts {
+            // A default never makes a request too long: it takes what room is left.
+            let room = app.backend.context_tokens().saturating_sub(prompt.len()).max(1);
+            let max_tokens = self.generation.max_tokens.or(default_max_tokens.map(|tokens| tokens.min(room)));
+            for i in 0..self.generation.n {
+                let request = Request {
+                    prompt: prompt.clone(),
+                    sampling: self.generation.sampling_of(i),
+                    max_tokens,
+                    stop: self.generation.stop.clone(),
+                    logprobs: self.logprobs,
+                    ..Request::default()
+                };
+                let stream =
+                    app.backend.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
+                streams.push(stream);
+            }
+        }
+        Ok(Choices::new(streams))
+    }
+}
