@@ -4,11 +4,25 @@
 //! `scale · (code − offset) + min` with an unsigned 8-bit code. Unpacked once, a row serves both arithmetics and every
 //! row of activations that wants it, so one product kernel does for twelve types. Block layouts are ggml's.
 
-use crate::{
-    WeightType,
-    float::f16_to_f32,
-    isa::{Isa, for_each_isa},
-};
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
+use crate::{WeightType, float::f16_to_f32, isa::Isa};
+
+/// Walks a row block by block: `BYTES` in, `LEN` codes and `GROUPS` scales and minimums out. A macro, since a function
+/// that takes the block's as an argument calls it through a shim without the instruction set, and nothing is inlined.
+macro_rules! each_block {
+    ($block:ident: $bytes:literal => $len:literal, $groups:literal; $row:expr, $codes:expr, $scales:expr, $mins:expr) => {{
+        let (row, _) = $row.as_chunks::<$bytes>();
+        let (codes, _) = $codes.as_chunks_mut::<$len>();
+        let (scales, _) = $scales.as_chunks_mut::<$groups>();
+        let (mins, _) = $mins.as_chunks_mut::<$groups>();
+        for (((bytes, codes), scales), mins) in row.iter().zip(codes).zip(scales).zip(mins) {
+            $block(bytes, codes, scales, mins);
+        }
+    }};
+}
+use each_block;
 
 /// A row's codes are padded to a multiple of this, with groups whose scale and minimum are zero.
 pub const PAD: usize = 128;
@@ -95,47 +109,34 @@ impl Unpacked {
     }
 }
 
-for_each_isa! {
-    /// Unpacks one row: `codes` as in the file's order, one scale and one minimum a group.
-    pub fn unpack_row(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) = unpack_row_body
-}
-
-#[inline(always)]
-fn unpack_row_body(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-    match kind {
-        WeightType::Q4_0 => blocks::<18, 32, 1>(bytes, codes, scales, mins, q4_0),
-        WeightType::Q4_1 => blocks::<20, 32, 1>(bytes, codes, scales, mins, q4_1),
-        WeightType::Q5_0 => blocks::<22, 32, 1>(bytes, codes, scales, mins, q5_0),
-        WeightType::Q5_1 => blocks::<24, 32, 1>(bytes, codes, scales, mins, q5_1),
-        WeightType::Q8_0 => blocks::<34, 32, 1>(bytes, codes, scales, mins, q8_0),
-        WeightType::Q2_K => blocks::<84, 256, 16>(bytes, codes, scales, mins, q2_k),
-        WeightType::Q3_K => blocks::<110, 256, 16>(bytes, codes, scales, mins, q3_k),
-        WeightType::Q4_K => blocks::<144, 256, 8>(bytes, codes, scales, mins, q4_k),
-        WeightType::Q5_K => blocks::<176, 256, 8>(bytes, codes, scales, mins, q5_k),
-        WeightType::Q6_K => blocks::<210, 256, 16>(bytes, codes, scales, mins, q6_k),
-        WeightType::IQ4_NL => blocks::<18, 32, 1>(bytes, codes, scales, mins, iq4_nl),
-        WeightType::IQ4_XS => blocks::<136, 256, 8>(bytes, codes, scales, mins, iq4_xs),
-        WeightType::F32 | WeightType::F16 | WeightType::BF16 | WeightType::F8_E4M3 => {
-            unreachable!("float types have no codes")
-        }
+/// Unpacks one row: `codes` in the row's order, one scale and one minimum a group.
+pub fn unpack_row(isa: Isa, kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
+    match isa {
+        // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor for AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 => unsafe { avx2::unpack_row(kind, bytes, codes, scales, mins) },
+        _ => unpack_row_plain(kind, bytes, codes, scales, mins),
     }
 }
 
-/// Walks a row block by block: `BYTES` in, `LEN` codes and `GROUPS` scales and minimums out.
-#[inline(always)]
-fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
-    bytes: &[u8],
-    codes: &mut [u8],
-    scales: &mut [f32],
-    mins: &mut [f32],
-    block: impl Fn(&[u8; BYTES], &mut [u8; LEN], &mut [f32; GROUPS], &mut [f32; GROUPS]),
-) {
-    let (bytes, _) = bytes.as_chunks::<BYTES>();
-    let (codes, _) = codes.as_chunks_mut::<LEN>();
-    let (scales, _) = scales.as_chunks_mut::<GROUPS>();
-    let (mins, _) = mins.as_chunks_mut::<GROUPS>();
-    for (((bytes, codes), scales), mins) in bytes.iter().zip(codes).zip(scales).zip(mins) {
-        block(bytes, codes, scales, mins);
+/// The plain reference.
+fn unpack_row_plain(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
+    match kind {
+        WeightType::Q4_0 => each_block!(q4_0: 18 => 32, 1; bytes, codes, scales, mins),
+        WeightType::Q4_1 => each_block!(q4_1: 20 => 32, 1; bytes, codes, scales, mins),
+        WeightType::Q5_0 => each_block!(q5_0: 22 => 32, 1; bytes, codes, scales, mins),
+        WeightType::Q5_1 => each_block!(q5_1: 24 => 32, 1; bytes, codes, scales, mins),
+        WeightType::Q8_0 => each_block!(q8_0: 34 => 32, 1; bytes, codes, scales, mins),
+        WeightType::Q2_K => each_block!(q2_k: 84 => 256, 16; bytes, codes, scales, mins),
+        WeightType::Q3_K => each_block!(q3_k: 110 => 256, 16; bytes, codes, scales, mins),
+        WeightType::Q4_K => each_block!(q4_k: 144 => 256, 8; bytes, codes, scales, mins),
+        WeightType::Q5_K => each_block!(q5_k: 176 => 256, 8; bytes, codes, scales, mins),
+        WeightType::Q6_K => each_block!(q6_k: 210 => 256, 16; bytes, codes, scales, mins),
+        WeightType::IQ4_NL => each_block!(iq4_nl: 18 => 32, 1; bytes, codes, scales, mins),
+        WeightType::IQ4_XS => each_block!(iq4_xs: 136 => 256, 8; bytes, codes, scales, mins),
+        WeightType::F32 | WeightType::F16 | WeightType::BF16 | WeightType::F8_E4M3 => {
+            unreachable!("float types have no codes")
+        }
     }
 }
 
