@@ -4,6 +4,7 @@ use crate::{
     WeightType, Weights,
     float::{bf16_to_f32, e4m3_to_f32, f16_to_f32},
     isa::{Isa, for_each_isa},
+    prefetch::prefetch,
     unpack::Unpacked,
 };
 
@@ -56,8 +57,18 @@ for_each_isa! {
     fn convert(kind: WeightType, bytes: &[u8], out: &mut [f32]) = convert_body
 }
 
+/// Converts a stretch at a time, each after the one that lies ahead of it was asked for.
 #[inline(always)]
 fn convert_body(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
+    const STRETCH: usize = 512;
+    for (bytes, out) in bytes.chunks(STRETCH).zip(out.chunks_mut(STRETCH / kind.block_bytes())) {
+        prefetch::<STRETCH>(bytes);
+        convert_stretch(kind, bytes, out);
+    }
+}
+
+#[inline(always)]
+fn convert_stretch(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     match kind {
         WeightType::F32 => {
             for (x, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

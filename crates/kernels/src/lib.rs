@@ -13,6 +13,7 @@ pub mod float;
 pub mod isa;
 pub mod norm;
 pub mod pool;
+mod prefetch;
 pub mod product;
 pub mod rope;
 pub mod router;

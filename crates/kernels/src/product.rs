@@ -14,8 +14,17 @@ use crate::{
     isa::Isa,
 };
 
-/// Rows of weights that a thread takes at a time.
-const ITEM_ROWS: usize = 16;
+/// Rows of weights that are unpacked at once for many rows of activations.
+const TILE_ROWS: usize = 16;
+
+/// Items that each thread should find in a list of jobs, so that none waits long for the last.
+const ITEMS_PER_THREAD: usize = 24;
+
+/// Rows of weights that a thread takes at a time: many where there is enough to share, since what is asked of memory ahead
+/// is wasted at an item's end.
+fn item_rows(total_rows: usize, threads: usize) -> usize {
+    (total_rows / (threads * ITEMS_PER_THREAD)).next_multiple_of(TILE_ROWS).clamp(TILE_ROWS, 8 * TILE_ROWS)
+}
 
 /// Which rows of the activations a job is for.
 #[derive(Clone, Copy, Debug)]
@@ -154,15 +163,16 @@ impl Compute {
         let heights: Vec<usize> = heights.collect();
         let mut ends = Vec::with_capacity(heights.len());
         let mut items = 0;
+        let item_rows = item_rows(heights.iter().sum(), self.threads());
         for height in &heights {
-            items += height.div_ceil(ITEM_ROWS);
+            items += height.div_ceil(item_rows);
             ends.push(items);
         }
         self.run(items, |item, scratch| {
             let matrix = ends.partition_point(|&end| end <= item);
             let before = if matrix == 0 { 0 } else { ends[matrix - 1] };
-            let first = (item - before) * ITEM_ROWS;
-            work(matrix, first..(first + ITEM_ROWS).min(heights[matrix]), scratch);
+            let first = (item - before) * item_rows;
+            work(matrix, first..(first + item_rows).min(heights[matrix]), scratch);
         });
     }
 }
@@ -180,7 +190,7 @@ fn multiply(
     assert_eq!(weights.cols(), x.cols, "weights and activations share k");
     // A few rows of activations: weights go from memory through the first cache once. Many: unpack more rows, so that the
     // activations are read from the second cache less often.
-    let step = if rows.len() <= 4 { 4 } else { ITEM_ROWS };
+    let step = if rows.len() <= 4 { 4 } else { TILE_ROWS };
     let mut first = range.start;
     while first < range.end {
         let count = step.min(range.end - first);
