@@ -45,8 +45,8 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
 
     let mut scales = Scales::default();
     let mut weights: Vec<(String, Tensor)> = Vec::new();
-    for (file, stored) in read_shards(folder)? {
-        for entry in stored {
+    for Shard { file, entries } in read_shards(folder)? {
+        for entry in entries {
             match entry.name.strip_suffix(quantization::SCALE_SUFFIX) {
                 Some(weight) => scales.insert(weight.to_owned(), entry, &file)?,
                 None if entry.name.ends_with(".rotary_emb.inv_freq") => (), // follows from `rope_theta`
@@ -86,8 +86,14 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
     })
 }
 
+/// One safetensors file, opened.
+struct Shard {
+    file: Arc<Path>,
+    entries: Vec<safetensors::Entry>,
+}
+
 /// Opens every safetensors file of the checkpoint and holds it to the index, where there is one.
-fn read_shards(folder: &Path) -> Result<Vec<(Arc<Path>, Vec<safetensors::Entry>)>, Error> {
+fn read_shards(folder: &Path) -> Result<Vec<Shard>, Error> {
     let index_path = folder.join(INDEX);
     let Some(index) = json::read(&index_path, JSON_LIMIT_BYTES)? else {
         let path = folder.join(SINGLE);
@@ -96,7 +102,7 @@ fn read_shards(folder: &Path) -> Result<Vec<(Arc<Path>, Vec<safetensors::Entry>)
             return Err(Error::invalid(folder, "folder", expected, "neither"));
         }
         let entries = safetensors::read(&path)?;
-        return Ok(vec![(path.into(), entries)]);
+        return Ok(vec![Shard { file: path.into(), entries }]);
     };
     let weight_map = weight_map(&index_path, &index)?;
     let mut shards = Vec::new();
@@ -109,7 +115,7 @@ fn read_shards(folder: &Path) -> Result<Vec<(Arc<Path>, Vec<safetensors::Entry>)
                 return Err(experts::twice(&path, &entry.name, &first));
             }
         }
-        shards.push((path.into(), entries));
+        shards.push(Shard { file: path.into(), entries });
     }
     for (name, shard) in &weight_map {
         let path = folder.join(shard);
