@@ -102,9 +102,8 @@ fn check_hugging_face(folder: &str) {
             assert_eq!(got.len(), want.len());
         }
 
-        let mut position = tokens.len();
         let mut logits = last.logits.clone().unwrap();
-        for want in ids(&case["greedy_24"]) {
+        for (position, want) in (tokens.len()..).zip(ids(&case["greedy_24"])) {
             let mut order: Vec<usize> = (0..logits.len()).collect();
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
             if logits[order[0]] - logits[order[1]] < 2e-4 {
@@ -113,7 +112,6 @@ fn check_hugging_face(folder: &str) {
             assert_eq!(order[0] as u32, want, "{folder} {text:?} at position {position}");
             let next = Want { logits: true, ..Want::default() };
             logits = feed(&mut executor, &[want], position, &[next]).remove(0).logits.unwrap();
-            position += 1;
         }
     }
 }
