@@ -1,9 +1,12 @@
 //! Rows of activations, as they are and rounded to 8 bits.
 
-use crate::{isa::for_each_isa, unpack::PAD};
+use crate::isa::for_each_isa;
 
 /// Activations that share one scale when rounded.
 pub const GROUP: usize = 32;
+
+/// Rows are padded with zeros to a multiple of this: the widest vector of codes.
+const PAD: usize = 64;
 
 /// Rows rounded to 8 bits in groups of [`GROUP`], each row by itself, so that a row's numbers do not depend on its company.
 #[derive(Debug, Default)]
@@ -13,7 +16,9 @@ pub struct QuantisedRows {
     /// `(rows, padded_cols / 32)`: `x ≈ scale · code`.
     pub(crate) scales: Vec<f32>,
     /// `(rows, padded_cols / 16)`: `scale · Σ codes` of each 16.
-    pub(crate) sums: Vec<f32>,
+    pub(crate) sums_of_16: Vec<f32>,
+    /// `(rows, padded_cols / 32)`: the same of each 32.
+    pub(crate) sums_of_32: Vec<f32>,
     pub(crate) padded_cols: usize,
     rows: usize,
 }
@@ -25,7 +30,8 @@ impl QuantisedRows {
         Self {
             codes: Vec::with_capacity(padded),
             scales: Vec::with_capacity(padded / GROUP),
-            sums: Vec::with_capacity(padded / 16),
+            sums_of_16: Vec::with_capacity(padded / 16),
+            sums_of_32: Vec::with_capacity(padded / GROUP),
             padded_cols: 0,
             rows: 0,
         }
@@ -34,7 +40,7 @@ impl QuantisedRows {
     /// Bytes that [`QuantisedRows::with_capacity`] takes.
     pub fn capacity_bytes(rows: usize, cols: usize) -> usize {
         let padded = rows * cols.next_multiple_of(PAD);
-        padded + padded / GROUP * 4 + padded / 16 * 4
+        padded + 4 * (padded / GROUP + padded / 16 + padded / GROUP)
     }
 
     /// Sets the shape. Contents are undefined until each row is filled.
@@ -43,12 +49,25 @@ impl QuantisedRows {
         self.padded_cols = cols.next_multiple_of(PAD);
         self.codes.resize(rows * self.padded_cols, 0);
         self.scales.resize(rows * self.padded_cols / GROUP, 0.0);
-        self.sums.resize(rows * self.padded_cols / 16, 0.0);
+        self.sums_of_16.resize(rows * self.padded_cols / 16, 0.0);
+        self.sums_of_32.resize(rows * self.padded_cols / GROUP, 0.0);
     }
 
     /// Rows held.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// One row.
+    pub(crate) fn row(&self, row: usize) -> QuantisedRow<'_> {
+        let cols = self.padded_cols;
+        let (groups, halves) = (cols / GROUP, cols / 16);
+        QuantisedRow {
+            codes: &self.codes[row * cols..(row + 1) * cols],
+            scales: &self.scales[row * groups..(row + 1) * groups],
+            sums_of_16: &self.sums_of_16[row * halves..(row + 1) * halves],
+            sums_of_32: &self.sums_of_32[row * groups..(row + 1) * groups],
+        }
     }
 
     /// What row `row` stands for after rounding, `cols` of it.
@@ -59,30 +78,46 @@ impl QuantisedRows {
     }
 }
 
+/// One row of 8-bit activations.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantisedRow<'a> {
+    /// `(cols)`, padded with zeros to a multiple of 64.
+    pub codes: &'a [i8],
+    /// One for 32 codes.
+    pub scales: &'a [f32],
+    /// One for 16 codes: scale times their sum.
+    pub sums_of_16: &'a [f32],
+    /// One for 32 codes: scale times their sum.
+    pub sums_of_32: &'a [f32],
+}
+
 for_each_isa! {
     /// Rounds one row. `x` may be shorter than `codes`: the rest is zero.
-    pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) = quantise_row_body
+    pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums_of_16: &mut [f32], sums_of_32: &mut [f32]) = quantise_row_body
 }
 
 #[inline(always)]
-fn quantise_row_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+fn quantise_row_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums_of_16: &mut [f32], sums_of_32: &mut [f32]) {
     let (groups, rest) = x.as_chunks::<GROUP>();
     let mut last = [0.0; GROUP];
     last[..rest.len()].copy_from_slice(rest);
     let groups = groups.iter().chain((!rest.is_empty()).then_some(&last));
-    let (codes, _) = codes.as_chunks_mut::<GROUP>();
-    let (sums, _) = sums.as_chunks_mut::<2>();
+    let codes = codes.as_chunks_mut::<GROUP>().0;
+    let sums_of_16 = sums_of_16.as_chunks_mut::<2>().0;
     let used = x.len().div_ceil(GROUP);
-    for (((x, codes), scale), sums) in groups.zip(codes.iter_mut()).zip(scales.iter_mut()).zip(sums.iter_mut()) {
-        quantise_group(x, codes, scale, sums);
+    let sums = sums_of_16.iter_mut().zip(&mut *sums_of_32);
+    for (((x, codes), scale), (sums, sum)) in groups.zip(&mut *codes).zip(&mut *scales).zip(sums) {
+        *sum = quantise_group(x, codes, scale, sums);
     }
     codes[used..].as_flattened_mut().fill(0);
     scales[used..].fill(0.0);
-    sums[used..].as_flattened_mut().fill(0.0);
+    sums_of_16[used..].as_flattened_mut().fill(0.0);
+    sums_of_32[used..].fill(0.0);
 }
 
+/// Rounds one group; `sums` are those of its halves, and the result is that of the whole.
 #[inline(always)]
-fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32, sums: &mut [f32; 2]) {
+fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32, sums: &mut [f32; 2]) -> f32 {
     // Adding and subtracting 1.5 · 2^23 rounds to the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let mut lanes = [0.0f32; 16];
@@ -102,7 +137,8 @@ fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32, su
             totals[half] += i32::from(code);
         }
     }
-    *sums = [*scale * totals[0] as f32, *scale * totals[1] as f32];
+    *sums = totals.map(|total| *scale * total as f32);
+    *scale * (totals[0] + totals[1]) as f32
 }
 
 /// Rows of activations that products read: `(rows, cols)` in f32, and rounded where the fast arithmetic wants them.
@@ -140,19 +176,23 @@ mod tests {
     #[test]
     fn rounding_errs_by_at_most_half_a_step_and_sums_are_of_the_codes() {
         for isa in Isa::available() {
-            let x: Vec<f32> = (0..160).map(|i| ((i * 37 % 101) as f32 - 50.0) * (1.0 + i as f32)).collect();
-            let mut rows = QuantisedRows::with_capacity(1, 160);
-            rows.shape(1, 160);
-            quantise_row(isa, &x, &mut rows.codes, &mut rows.scales, &mut rows.sums);
-            for (i, (a, b)) in x.iter().zip(rows.dequantise(0, 160)).enumerate() {
+            let x: Vec<f32> = (0..150).map(|i| ((i * 37 % 101) as f32 - 50.0) * (1.0 + i as f32)).collect();
+            let mut rows = QuantisedRows::with_capacity(1, 150);
+            rows.shape(1, 150);
+            quantise_row(isa, &x, &mut rows.codes, &mut rows.scales, &mut rows.sums_of_16, &mut rows.sums_of_32);
+            for (i, (a, b)) in x.iter().zip(rows.dequantise(0, 150)).enumerate() {
                 assert!((a - b).abs() <= rows.scales[i / GROUP] * 0.5001, "{isa:?} {i}: {a} {b}");
             }
-            for (group, sum) in rows.sums.iter().enumerate() {
+            for (group, sum) in rows.sums_of_16.iter().enumerate() {
                 let codes = rows.codes[16 * group..16 * (group + 1)].iter().map(|&code| i32::from(code)).sum::<i32>();
                 assert_eq!(*sum, rows.scales[group / 2] * codes as f32);
             }
-            assert_eq!(rows.codes.len(), 256);
-            assert!(rows.codes[160..].iter().all(|&code| code == 0));
+            for (group, sum) in rows.sums_of_32.iter().enumerate() {
+                let codes = rows.codes[32 * group..32 * (group + 1)].iter().map(|&code| i32::from(code)).sum::<i32>();
+                assert_eq!(*sum, rows.scales[group] * codes as f32);
+            }
+            assert_eq!(rows.codes.len(), 192);
+            assert!(rows.codes[150..].iter().all(|&code| code == 0));
         }
     }
 
@@ -161,7 +201,8 @@ mod tests {
         for value in [0.0, 1e-44, f32::MIN_POSITIVE] {
             let mut rows = QuantisedRows::default();
             rows.shape(1, 32);
-            quantise_row(Isa::best(), &[value; 32], &mut rows.codes, &mut rows.scales, &mut rows.sums);
+            let QuantisedRows { codes, scales, sums_of_16, sums_of_32, .. } = &mut rows;
+            quantise_row(Isa::best(), &[value; 32], codes, scales, sums_of_16, sums_of_32);
             assert!(rows.dequantise(0, 32).iter().all(|x| x.is_finite()));
         }
     }

@@ -2,7 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{isa::Isa, pool::Pool, unpack::Unpacked};
+use crate::{
+    decode::Unpacked,
+    isa::Isa,
+    pool::Pool,
+    tile::{self, Tile},
+};
 
 /// Threads, their scratch, and the instruction set that they use.
 #[derive(Debug)]
@@ -16,14 +21,13 @@ pub struct Compute {
 /// What one worker needs beside its inputs.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Quantised rows of weights, unpacked.
+    /// Quantised rows of weights, unpacked and interleaved.
+    pub tile: Tile,
+    /// A quantised row on its way to f32.
     pub unpacked: Unpacked,
     /// Rows of weights in f32.
     pub f32: Vec<f32>,
 }
-
-/// Most rows of weights that a worker unpacks at once.
-const SCRATCH_ROWS: usize = 16;
 
 impl Compute {
     /// `threads` workers (0: every core) with the best instruction set and scratch for products of up to `max_cols` columns.
@@ -37,8 +41,9 @@ impl Compute {
         let scratch = (0..pool.threads())
             .map(|_| {
                 Mutex::new(Scratch {
-                    unpacked: Unpacked::with_capacity(SCRATCH_ROWS, max_cols),
-                    f32: Vec::with_capacity(SCRATCH_ROWS * max_cols),
+                    tile: Tile::with_capacity(max_cols),
+                    unpacked: Unpacked::with_capacity(max_cols),
+                    f32: Vec::with_capacity(tile::ROWS * max_cols),
                 })
             })
             .collect();
@@ -47,8 +52,8 @@ impl Compute {
 
     /// Bytes of scratch that `threads` workers take.
     pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
-        let cols = max_cols.next_multiple_of(crate::unpack::PAD);
-        threads * SCRATCH_ROWS * (cols + 2 * 4 * cols / 16 + 4 * max_cols)
+        let worker = Tile::capacity_bytes(max_cols) + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
+        threads * worker
     }
 
     /// The instruction set in use.

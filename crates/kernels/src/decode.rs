@@ -5,16 +5,41 @@ use crate::{
     float::{bf16_to_f32, e4m3_to_f32, f16_to_f32},
     isa::{Isa, for_each_isa},
     prefetch::prefetch,
-    unpack::Unpacked,
+    unpack::unpack_row,
 };
+
+/// A quantised row on its way to f32, reused from row to row.
+#[derive(Debug, Default)]
+pub struct Unpacked {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    mins: Vec<f32>,
+}
+
+impl Unpacked {
+    /// Room for a row of `cols` weights of any type.
+    pub fn with_capacity(cols: usize) -> Self {
+        let vec = |len| Vec::with_capacity(len);
+        Self { codes: Vec::with_capacity(cols), scales: vec(cols / 16), mins: vec(cols / 16) }
+    }
+
+    /// Bytes that [`Unpacked::with_capacity`] takes.
+    pub fn capacity_bytes(cols: usize) -> usize {
+        cols + 2 * 4 * (cols / 16)
+    }
+}
 
 /// Writes row `row` of `weights` to `out: (cols)`, without the row scale of FP8. `unpacked` is scratch.
 pub fn decode_row_unscaled(isa: Isa, weights: Weights<'_>, row: usize, unpacked: &mut Unpacked, out: &mut [f32]) {
     let kind = weights.kind();
     if kind.is_quantised() {
-        unpacked.shape(kind, 1, weights.cols());
-        unpacked.unpack(isa, kind, weights.row(row), 0);
-        scale_codes(isa, kind, &unpacked.codes, &unpacked.scales, &unpacked.mins, out);
+        let Unpacked { codes, scales, mins } = unpacked;
+        let groups = weights.cols() / kind.group_len();
+        codes.resize(weights.cols(), 0);
+        scales.resize(groups, 0.0);
+        mins.resize(groups, 0.0);
+        unpack_row(isa, kind, weights.row(row), codes, scales, mins);
+        scale_codes(isa, kind, codes, scales, mins, out);
     } else {
         convert(isa, kind, weights.row(row), out);
     }

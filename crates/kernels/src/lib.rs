@@ -17,6 +17,7 @@ mod prefetch;
 pub mod product;
 pub mod rope;
 pub mod router;
+pub mod tile;
 pub mod unpack;
 pub mod weights;
 

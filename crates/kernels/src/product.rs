@@ -9,13 +9,11 @@ use crate::{
     activations::{Activations, QuantisedRows, quantise_row},
     compute::{Compute, Scratch},
     decode::decode_row_unscaled,
-    dot::{CodeRows, QuantisedRow, dot_f32, dot_quantised, mins_to_biases},
+    dot::dot_f32,
     float::silu,
     isa::Isa,
+    tile::{self, Tile},
 };
-
-/// Rows of weights that are unpacked at once for many rows of activations.
-const TILE_ROWS: usize = 16;
 
 /// Items that each thread should find in a list of jobs, so that none waits long for the last.
 const ITEMS_PER_THREAD: usize = 24;
@@ -23,7 +21,7 @@ const ITEMS_PER_THREAD: usize = 24;
 /// Rows of weights that a thread takes at a time: many where there is enough to share, since what is asked of memory ahead
 /// is wasted at an item's end.
 fn item_rows(total_rows: usize, threads: usize) -> usize {
-    (total_rows / (threads * ITEMS_PER_THREAD)).next_multiple_of(TILE_ROWS).clamp(TILE_ROWS, 8 * TILE_ROWS)
+    (total_rows / (threads * ITEMS_PER_THREAD)).next_multiple_of(tile::ROWS).clamp(tile::ROWS, 8 * tile::ROWS)
 }
 
 /// Which rows of the activations a job is for.
@@ -144,12 +142,11 @@ impl Compute {
         let rows = x.len() / cols;
         out.shape(rows, cols);
         let padded = out.padded_cols;
-        let codes = out.codes.chunks_mut(padded);
-        let scales = out.scales.chunks_mut(padded / 32);
-        let sums = out.sums.chunks_mut(padded / 16);
-        let mut parts: Vec<_> = x.chunks(cols).zip(codes).zip(scales).zip(sums).collect();
-        self.for_each(&mut parts, |_, (((x, codes), scales), sums)| {
-            quantise_row(self.isa(), x, codes, scales, sums);
+        let codes = out.codes.chunks_mut(padded).zip(out.scales.chunks_mut(padded / 32));
+        let sums = out.sums_of_16.chunks_mut(padded / 16).zip(out.sums_of_32.chunks_mut(padded / 32));
+        let mut parts: Vec<_> = x.chunks(cols).zip(codes).zip(sums).collect();
+        self.for_each(&mut parts, |_, ((x, (codes, scales)), (sums_of_16, sums_of_32))| {
+            quantise_row(self.isa(), x, codes, scales, sums_of_16, sums_of_32);
         });
     }
 
@@ -188,64 +185,59 @@ fn multiply(
     mut emit: impl FnMut(usize, usize, f32),
 ) {
     assert_eq!(weights.cols(), x.cols, "weights and activations share k");
-    // A few rows of activations: weights go from memory through the first cache once. Many: unpack more rows, so that the
-    // activations are read from the second cache less often.
-    let step = if rows.len() <= 4 { 4 } else { TILE_ROWS };
-    let mut first = range.start;
-    while first < range.end {
+    let quantised = x.quantised.filter(|_| weights.kind().is_quantised());
+    // A few rows of activations in f32: decoded weights stay in the first cache.
+    let step = if quantised.is_none() && rows.len() <= 4 { 4 } else { tile::ROWS };
+    for first in range.clone().step_by(step) {
         let count = step.min(range.end - first);
-        match x.quantised {
-            Some(quantised) if weights.kind().is_quantised() => {
-                multiply_quantised(isa, scratch, weights, first, count, quantised, rows, &mut emit);
+        match quantised {
+            Some(x) => {
+                scratch.tile.fill(isa, weights, first, count, rows.len());
+                multiply_tile(isa, &scratch.tile, count, x, rows, |index, r, value| emit(index, first + r, value));
             }
-            _ => multiply_f32(isa, scratch, weights, first, count, x, rows, &mut emit),
+            None => multiply_f32(isa, scratch, weights, first, count, x, rows, &mut emit),
         }
-        first += count;
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
-fn multiply_quantised(
+/// Products of a tile's first `count` rows: `emit(index in rows, row of the tile, value)`.
+fn multiply_tile(
     isa: Isa,
-    scratch: &mut Scratch,
-    weights: Weights<'_>,
-    first: usize,
+    tile: &Tile,
     count: usize,
     x: &QuantisedRows,
     rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, f32),
+    mut emit: impl FnMut(usize, usize, f32),
 ) {
-    let kind = weights.kind();
-    let unpacked = &mut scratch.unpacked;
-    unpacked.shape(kind, count, weights.cols());
-    for row in 0..count {
-        unpacked.unpack(isa, kind, weights.row(first + row), row);
-    }
-    mins_to_biases(isa, f32::from(kind.code_offset()), &unpacked.scales, &mut unpacked.mins);
-    let tile = CodeRows {
-        codes: &unpacked.codes,
-        scales: &unpacked.scales,
-        biases: &unpacked.mins,
-        cols: unpacked.padded_cols,
-        group: kind.group_len(),
-    };
-    let row_of = |index: usize| {
-        let (row, cols) = (rows.get(index), x.padded_cols);
-        QuantisedRow {
-            codes: &x.codes[row * cols..(row + 1) * cols],
-            scales: &x.scales[row * (cols / 32)..(row + 1) * (cols / 32)],
-            sums: &x.sums[row * (cols / 16)..(row + 1) * (cols / 16)],
+    let mut index = 0;
+    let mut take = |index: usize, values: &[[f32; tile::ROWS]]| {
+        for (i, values) in values.iter().enumerate() {
+            for (r, value) in values[..count].iter().enumerate() {
+                emit(index + i, r, *value);
+            }
         }
     };
-    tiles::<4, QuantisedRow<'_>>(
-        count,
-        rows.len(),
-        row_of,
-        |r, x| dot_quantised::<4, 4>(isa, tile, r, x),
-        |r, x| dot_quantised::<4, 1>(isa, tile, r, [x]).map(|[v]| v),
-        |r, x| dot_quantised::<1, 1>(isa, tile, r, [x])[0][0],
-        |index, r, value| emit(index, first + r, value),
-    );
+    while index < rows.len() {
+        let row = |i: usize| x.row(rows.get(index + i));
+        index += match rows.len() - index {
+            tile::WIDTH.. => {
+                take(index, &tile.dot::<{ tile::WIDTH }>(isa, std::array::from_fn(row)));
+                tile::WIDTH
+            }
+            4.. => {
+                take(index, &tile.dot::<4>(isa, std::array::from_fn(row)));
+                4
+            }
+            2.. => {
+                take(index, &tile.dot::<2>(isa, std::array::from_fn(row)));
+                2
+            }
+            _ => {
+                take(index, &tile.dot::<1>(isa, [row(0)]));
+                1
+            }
+        };
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]

@@ -2,7 +2,7 @@
 //!
 //! Every quantised type is the same thing in another wrapping: groups of 16 or 32 weights, each
 //! `scale · (code − offset) + min` with an unsigned 8-bit code. Unpacked once, a row serves both arithmetics and every
-//! row of activations that wants it, so one product kernel does for twelve types. Block layouts are ggml's.
+//! row of activations that wants it, so one product kernel ([`crate::tile`]) does for twelve types. Block layouts are ggml's.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,9 +24,6 @@ macro_rules! each_block {
     }};
 }
 use each_block;
-
-/// A row's codes are padded to a multiple of this, with groups whose scale and minimum are zero.
-pub const PAD: usize = 128;
 
 /// Levels of the IQ4 types, raised by 128.
 const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
@@ -50,63 +47,6 @@ impl WeightType {
             Self::Q8_0 | Self::IQ4_NL | Self::IQ4_XS => 128,
             _ => 0,
         }
-    }
-}
-
-/// Rows unpacked side by side, reused from product to product.
-#[derive(Debug, Default)]
-pub struct Unpacked {
-    /// `(rows, padded_cols)`.
-    pub codes: Vec<u8>,
-    /// `(rows, groups)`.
-    pub scales: Vec<f32>,
-    /// `(rows, groups)`: a group's minimum.
-    pub mins: Vec<f32>,
-    /// Codes a row, padding included.
-    pub padded_cols: usize,
-    /// Groups a row, padding included.
-    pub groups: usize,
-}
-
-impl Unpacked {
-    /// Room for `rows` rows of `cols` weights of any type.
-    pub fn with_capacity(rows: usize, cols: usize) -> Self {
-        let padded = rows * cols.next_multiple_of(PAD);
-        let groups = padded / 16;
-        Self {
-            codes: Vec::with_capacity(padded),
-            scales: Vec::with_capacity(groups),
-            mins: Vec::with_capacity(groups),
-            padded_cols: 0,
-            groups: 0,
-        }
-    }
-
-    /// Sets the shape; contents are left to the unpacking, padding is zeroed.
-    pub fn shape(&mut self, kind: WeightType, rows: usize, cols: usize) {
-        let padded_cols = cols.next_multiple_of(PAD);
-        let groups = padded_cols / kind.group_len();
-        self.padded_cols = padded_cols;
-        self.groups = groups;
-        self.codes.resize(rows * padded_cols, 0);
-        self.scales.resize(rows * groups, 0.0);
-        self.mins.resize(rows * groups, 0.0);
-        let (used_cols, used_groups) = (cols, cols / kind.group_len());
-        if used_cols < padded_cols {
-            for row in 0..rows {
-                self.codes[row * padded_cols + used_cols..(row + 1) * padded_cols].fill(0);
-                self.scales[row * groups + used_groups..(row + 1) * groups].fill(0.0);
-                self.mins[row * groups + used_groups..(row + 1) * groups].fill(0.0);
-            }
-        }
-    }
-
-    /// Unpacks `bytes`, a row of `kind`, into row `row`.
-    pub fn unpack(&mut self, isa: Isa, kind: WeightType, bytes: &[u8], row: usize) {
-        let codes = &mut self.codes[row * self.padded_cols..(row + 1) * self.padded_cols];
-        let scales = &mut self.scales[row * self.groups..(row + 1) * self.groups];
-        let mins = &mut self.mins[row * self.groups..(row + 1) * self.groups];
-        unpack_row(isa, kind, bytes, codes, scales, mins);
     }
 }
 

@@ -2,8 +2,8 @@
 //! alone and in company, on one thread and on several.
 
 use dots_kernels::{
-    Activations, Compute, Isa, Job, QuantisedRows, Rows, SwigluJob, WeightType, Weights, decode::decode_row,
-    unpack::Unpacked,
+    Activations, Compute, Isa, Job, QuantisedRows, Rows, SwigluJob, WeightType, Weights, decode::Unpacked,
+    decode::decode_row,
 };
 use proptest::prelude::*;
 

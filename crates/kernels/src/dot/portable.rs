@@ -1,7 +1,5 @@
 //! The plain reference of every tile, vectorised by the compiler.
 
-use super::{CodeRows, QuantisedRow};
-
 /// Partial sums kept side by side.
 const LANES: usize = 16;
 
@@ -23,41 +21,6 @@ fn sum(lanes: [f32; LANES]) -> f32 {
         half /= 2;
     }
     lanes[0]
-}
-
-#[inline(always)]
-pub fn dot_quantised<const R: usize, const M: usize>(
-    weights: CodeRows<'_>,
-    first: usize,
-    x: [QuantisedRow<'_>; M],
-) -> [[f32; M]; R] {
-    std::array::from_fn(|r| {
-        let row = first + r;
-        let groups = weights.cols / weights.group;
-        let codes = &weights.codes[row * weights.cols..(row + 1) * weights.cols];
-        let scales = &weights.scales[row * groups..(row + 1) * groups];
-        let biases = &weights.biases[row * groups..(row + 1) * groups];
-        std::array::from_fn(|m| match weights.group {
-            16 => dot_row::<16>(codes, scales, biases, x[m]),
-            _ => dot_row::<32>(codes, scales, biases, x[m]),
-        })
-    })
-}
-
-#[inline(always)]
-fn dot_row<const G: usize>(codes: &[u8], scales: &[f32], biases: &[f32], x: QuantisedRow<'_>) -> f32 {
-    let mut total = 0.0;
-    let (codes, _) = codes.as_chunks::<G>();
-    let (x_codes, _) = x.codes.as_chunks::<G>();
-    for (group, (codes, x_codes)) in codes.iter().zip(x_codes).enumerate() {
-        let mut dot = 0i32;
-        for i in 0..G {
-            dot += i32::from(codes[i]) * i32::from(x_codes[i]);
-        }
-        let x_sum = if G == 16 { x.sums[group] } else { x.sums[2 * group] + x.sums[2 * group + 1] };
-        total += scales[group] * x.scales[group * G / 32] * dot as f32 + biases[group] * x_sum;
-    }
-    total
 }
 
 #[inline(always)]

@@ -3,10 +3,9 @@
 use dots_kernels::{
     Activations, Compute, Job, QuantisedRows, RopeTable, Rows, SwigluJob,
     attention::{AttentionSlice, CacheElement},
-    decode::decode_row,
+    decode::{Unpacked, decode_row},
     norm::{rms_norm, rms_norm_in_place},
     router::route,
-    unpack::Unpacked,
 };
 
 use super::{

@@ -1,0 +1,228 @@
+//! Tiles in AVX-512 with VNNI. Callers have checked every length (see the parent module), so loads go by pointer.
+
+use std::arch::x86_64::*;
+
+use super::{ROWS, Tile};
+use crate::activations::QuantisedRow;
+
+/// `(M, ROWS)` products in groups of `G`.
+///
+/// # Safety
+/// The processor must have these instructions; `tile` and `x` must hold what [`Tile::dot`] checks.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<'_>; M]) -> [[f32; ROWS]; M] {
+    let zero = _mm512_setzero_ps();
+    let (mut sums, mut biases) = ([zero; M], [zero; M]);
+    let mut codes = tile.codes.as_ptr();
+    for group in 0..tile.groups {
+        let mut dots = [_mm512_setzero_si512(); M];
+        for four in 0..G / 4 {
+            // SAFETY: the tile holds `groups · G` codes of sixteen rows.
+            let w = unsafe { _mm512_loadu_si512(codes.cast()) };
+            codes = codes.wrapping_add(4 * ROWS);
+            for m in 0..M {
+                // SAFETY: the row holds `groups · G` codes; the read needs no alignment.
+                let x = unsafe { x[m].codes.as_ptr().add(group * G + 4 * four).cast::<i32>().read_unaligned() };
+                dots[m] = _mm512_dpbusd_epi32(dots[m], w, _mm512_set1_epi32(x));
+            }
+        }
+        // SAFETY: the tile holds `groups` scales and biases of sixteen rows.
+        let (scales, group_biases) = unsafe {
+            (
+                _mm512_loadu_ps(tile.scales.as_ptr().add(ROWS * group)),
+                _mm512_loadu_ps(tile.biases.as_ptr().add(ROWS * group)),
+            )
+        };
+        for m in 0..M {
+            // SAFETY: the row holds a scale for 32 codes and a sum for each group.
+            let (x_scale, x_sum) = unsafe {
+                let x_sums = if G == 16 { x[m].sums_of_16 } else { x[m].sums_of_32 };
+                (*x[m].scales.get_unchecked(group * G / 32), *x_sums.get_unchecked(group))
+            };
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x_scale));
+            sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[m]), scale, sums[m]);
+            biases[m] = _mm512_fmadd_ps(group_biases, _mm512_set1_ps(x_sum), biases[m]);
+        }
+    }
+    let mut out = [[0.0; ROWS]; M];
+    for m in 0..M {
+        // SAFETY: sixteen numbers; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(out[m].as_mut_ptr(), _mm512_add_ps(sums[m], biases[m])) };
+    }
+    out
+}
+
+/// `(ROWS)` products of rows that are not interleaved, in groups of `G`.
+///
+/// # Safety
+/// The processor must have these instructions; `tile.rows` must hold sixteen rows of whole vectors, and `tile` and `x` what
+/// [`Tile::dot`] checks.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>) -> [f32; ROWS] {
+    let cols = (tile.groups * G).next_multiple_of(64);
+    assert!(tile.rows.codes.len() >= ROWS * cols);
+    let mut sums = _mm512_setzero_ps();
+    let mut biases = _mm512_setzero_ps();
+    for step in 0..cols / 64 {
+        // SAFETY: the row holds whole vectors of codes.
+        let x_codes = unsafe { _mm512_loadu_si512(x.codes.as_ptr().add(64 * step).cast()) };
+        let mut quarters = [_mm512_setzero_si512(); 4];
+        for (q, quarter) in quarters.iter_mut().enumerate() {
+            let mut rows = [_mm512_setzero_si512(); 4];
+            for (r, row) in rows.iter_mut().enumerate() {
+                // SAFETY: `rows.codes` holds sixteen rows of `cols`, as asserted.
+                let w =
+                    unsafe { _mm512_loadu_si512(tile.rows.codes.as_ptr().add((4 * q + r) * cols + 64 * step).cast()) };
+                *row = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x_codes);
+            }
+            *quarter = add_lanes(rows);
+        }
+        for (i, dots) in transpose_lanes::<G>(quarters).into_iter().enumerate().take(64 / G) {
+            let group = step * (64 / G) + i;
+            if group == tile.groups {
+                break;
+            }
+            // SAFETY: the tile holds `groups` scales and biases of sixteen rows, the row a scale for 32 codes and a sum
+            // for each group.
+            let (scales, group_biases, x_scale, x_sum) = unsafe {
+                let x_sums = if G == 16 { x.sums_of_16 } else { x.sums_of_32 };
+                (
+                    _mm512_loadu_ps(tile.scales.as_ptr().add(ROWS * group)),
+                    _mm512_loadu_ps(tile.biases.as_ptr().add(ROWS * group)),
+                    *x.scales.get_unchecked(group * G / 32),
+                    *x_sums.get_unchecked(group),
+                )
+            };
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x_scale));
+            sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
+            biases = _mm512_fmadd_ps(group_biases, _mm512_set1_ps(x_sum), biases);
+        }
+    }
+    let mut out = [0.0; ROWS];
+    // SAFETY: sixteen numbers; the store needs no alignment.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sums, biases)) };
+    out
+}
+
+/// Adds up each 128-bit lane of four rows: lane `l` of the result holds the four sums of the rows' lanes `l`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_lanes(rows: [__m512i; 4]) -> __m512i {
+    let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (low, high) = (pair(rows[0], rows[1]), pair(rows[2], rows[3]));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high))
+}
+
+/// Sixteen rows' sums of groups of `G`, group by group, from those of 16 codes, four rows a vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_lanes<const G: usize>(quarters: [__m512i; 4]) -> [__m512i; 4] {
+    let [a, b, c, d] = quarters;
+    let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+    let (even_high, odd_high) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+    if G == 32 {
+        // Lanes 0 and 1 are one group, 2 and 3 the other.
+        let (low, high) = (_mm512_add_epi32(even, odd), _mm512_add_epi32(even_high, odd_high));
+        return [_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xdd>(low, high), low, low];
+    }
+    [
+        _mm512_shuffle_i32x4::<0x88>(even, even_high),
+        _mm512_shuffle_i32x4::<0x88>(odd, odd_high),
+        _mm512_shuffle_i32x4::<0xdd>(even, even_high),
+        _mm512_shuffle_i32x4::<0xdd>(odd, odd_high),
+    ]
+}
+
+/// `(ROWS, len)` to `(len, ROWS)`; `len` is a multiple of 16.
+///
+/// # Safety
+/// The processor must have these instructions; both sides must hold `ROWS · len`.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn interleave(rows: &[[u8; 4]], len: usize, out: &mut [[u8; 4]]) {
+    assert!(rows.len() >= ROWS * len && out.len() >= ROWS * len);
+    for at in (0..len).step_by(16) {
+        let mut block = [_mm512_setzero_si512(); ROWS];
+        for row in 0..ROWS {
+            // SAFETY: sixteen of the row's `len` from `at` on.
+            block[row] = unsafe { _mm512_loadu_si512(rows.as_ptr().add(row * len + at).cast()) };
+        }
+        let block = transpose(block);
+        for i in 0..16 {
+            // SAFETY: one of the `len` columns of sixteen.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add((at + i) * ROWS).cast(), block[i]) };
+        }
+    }
+}
+
+/// Interleaves scales, and minimums as biases: `min − offset · scale`. `len` groups a row, a multiple of 16.
+///
+/// # Safety
+/// The processor must have these instructions.
+#[target_feature(enable = "avx512f,fma")]
+pub unsafe fn interleave_scales(
+    scales: &[f32],
+    mins: &[f32],
+    len: usize,
+    offset: f32,
+    out_scales: &mut [f32],
+    out_biases: &mut [f32],
+) {
+    let fits = |x: &[f32]| x.len() >= ROWS * len;
+    assert!(fits(scales) && fits(mins) && fits(out_scales) && fits(out_biases));
+    let offset = _mm512_set1_ps(-offset);
+    for at in (0..len).step_by(16) {
+        let mut scale_rows = [_mm512_setzero_si512(); ROWS];
+        let mut min_rows = [_mm512_setzero_si512(); ROWS];
+        for row in 0..ROWS {
+            // SAFETY: sixteen of the row's `len` from `at` on.
+            unsafe {
+                scale_rows[row] = _mm512_loadu_si512(scales.as_ptr().add(row * len + at).cast());
+                min_rows[row] = _mm512_loadu_si512(mins.as_ptr().add(row * len + at).cast());
+            }
+        }
+        let (scale_rows, min_rows) = (transpose(scale_rows), transpose(min_rows));
+        for i in 0..16 {
+            let scale = _mm512_castsi512_ps(scale_rows[i]);
+            let bias = _mm512_fmadd_ps(offset, scale, _mm512_castsi512_ps(min_rows[i]));
+            // SAFETY: one of the `len` columns of sixteen.
+            unsafe {
+                _mm512_storeu_ps(out_scales.as_mut_ptr().add((at + i) * ROWS), scale);
+                _mm512_storeu_ps(out_biases.as_mut_ptr().add((at + i) * ROWS), bias);
+            }
+        }
+    }
+}
+
+/// Sixteen rows of sixteen double words to sixteen columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    // Pairs of rows, then fours: within each 128-bit lane.
+    let mut pairs = [zero; 16];
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = [zero; 16];
+    for i in 0..4 {
+        let p = &pairs[4 * i..4 * i + 4];
+        fours[4 * i] = _mm512_unpacklo_epi64(p[0], p[2]);
+        fours[4 * i + 1] = _mm512_unpackhi_epi64(p[0], p[2]);
+        fours[4 * i + 2] = _mm512_unpacklo_epi64(p[1], p[3]);
+        fours[4 * i + 3] = _mm512_unpackhi_epi64(p[1], p[3]);
+    }
+    // Column `4 · lane + i` now lies in lane `lane` of `fours[4 · quarter + i]`, for four rows a quarter.
+    let mut out = [zero; 16];
+    for i in 0..4 {
+        let even = _mm512_shuffle_i32x4::<0x88>(fours[i], fours[4 + i]);
+        let odd = _mm512_shuffle_i32x4::<0xdd>(fours[i], fours[4 + i]);
+        let even_high = _mm512_shuffle_i32x4::<0x88>(fours[8 + i], fours[12 + i]);
+        let odd_high = _mm512_shuffle_i32x4::<0xdd>(fours[8 + i], fours[12 + i]);
+        out[i] = _mm512_shuffle_i32x4::<0x88>(even, even_high);
+        out[8 + i] = _mm512_shuffle_i32x4::<0xdd>(even, even_high);
+        out[4 + i] = _mm512_shuffle_i32x4::<0x88>(odd, odd_high);
+        out[12 + i] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_high);
+    }
+    out
+}
