@@ -142,7 +142,7 @@ impl Compute {
         let rows = x.len() / cols;
         out.shape(rows, cols);
         let padded = out.padded_cols;
-        let codes = out.codes.chunks_mut(padded).zip(out.scales.chunks_mut(padded / 32));
+        let codes = out.codes.chunks_mut(padded).zip(out.scales.chunks_mut(padded / 16));
         let sums = out.sums_of_16.chunks_mut(padded / 16).zip(out.sums_of_32.chunks_mut(padded / 32));
         let mut parts: Vec<_> = x.chunks(cols).zip(codes).zip(sums).collect();
         self.for_each(&mut parts, |_, ((x, (codes, scales)), (sums_of_16, sums_of_32))| {

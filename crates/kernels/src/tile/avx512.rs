@@ -15,17 +15,6 @@ pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<
     let (mut sums, mut biases) = ([zero; M], [zero; M]);
     let mut codes = tile.codes.as_ptr();
     for group in 0..tile.groups {
-        let mut dots = [_mm512_setzero_si512(); M];
-        for four in 0..G / 4 {
-            // SAFETY: the tile holds `groups · G` codes of sixteen rows.
-            let w = unsafe { _mm512_loadu_si512(codes.cast()) };
-            codes = codes.wrapping_add(4 * ROWS);
-            for m in 0..M {
-                // SAFETY: the row holds `groups · G` codes; the read needs no alignment.
-                let x = unsafe { x[m].codes.as_ptr().add(group * G + 4 * four).cast::<i32>().read_unaligned() };
-                dots[m] = _mm512_dpbusd_epi32(dots[m], w, _mm512_set1_epi32(x));
-            }
-        }
         // SAFETY: the tile holds `groups` scales and biases of sixteen rows.
         let (scales, group_biases) = unsafe {
             (
@@ -33,14 +22,28 @@ pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<
                 _mm512_loadu_ps(tile.biases.as_ptr().add(ROWS * group)),
             )
         };
+        for sixteen in group * G / 16..(group + 1) * G / 16 {
+            let mut dots = [_mm512_setzero_si512(); M];
+            for four in 0..4 {
+                // SAFETY: the tile holds `groups · G` codes of sixteen rows.
+                let w = unsafe { _mm512_loadu_si512(codes.cast()) };
+                codes = codes.wrapping_add(4 * ROWS);
+                for m in 0..M {
+                    // SAFETY: the row holds `groups · G` codes; the read needs no alignment.
+                    let x = unsafe { x[m].codes.as_ptr().add(16 * sixteen + 4 * four).cast::<i32>().read_unaligned() };
+                    dots[m] = _mm512_dpbusd_epi32(dots[m], w, _mm512_set1_epi32(x));
+                }
+            }
+            for m in 0..M {
+                // SAFETY: the row holds a scale for sixteen codes.
+                let x_scale = unsafe { *x[m].scales.get_unchecked(sixteen) };
+                let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x_scale));
+                sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[m]), scale, sums[m]);
+            }
+        }
         for m in 0..M {
-            // SAFETY: the row holds a scale for 32 codes and a sum for each group.
-            let (x_scale, x_sum) = unsafe {
-                let x_sums = if G == 16 { x[m].sums_of_16 } else { x[m].sums_of_32 };
-                (*x[m].scales.get_unchecked(group * G / 32), *x_sums.get_unchecked(group))
-            };
-            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x_scale));
-            sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[m]), scale, sums[m]);
+            // SAFETY: the row holds a sum for each group.
+            let x_sum = unsafe { *(if G == 16 { x[m].sums_of_16 } else { x[m].sums_of_32 }).get_unchecked(group) };
             biases[m] = _mm512_fmadd_ps(group_biases, _mm512_set1_ps(x_sum), biases[m]);
         }
     }
@@ -77,25 +80,26 @@ pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>) -> [f32
             }
             *quarter = add_lanes(rows);
         }
-        for (i, dots) in transpose_lanes::<G>(quarters).into_iter().enumerate().take(64 / G) {
-            let group = step * (64 / G) + i;
+        let mut scales = _mm512_setzero_ps();
+        for (i, dots) in transpose_lanes(quarters).into_iter().enumerate() {
+            let sixteen = 4 * step + i;
+            let group = 16 * sixteen / G;
             if group == tile.groups {
                 break;
             }
-            // SAFETY: the tile holds `groups` scales and biases of sixteen rows, the row a scale for 32 codes and a sum
-            // for each group.
-            let (scales, group_biases, x_scale, x_sum) = unsafe {
-                let x_sums = if G == 16 { x.sums_of_16 } else { x.sums_of_32 };
-                (
-                    _mm512_loadu_ps(tile.scales.as_ptr().add(ROWS * group)),
-                    _mm512_loadu_ps(tile.biases.as_ptr().add(ROWS * group)),
-                    *x.scales.get_unchecked(group * G / 32),
-                    *x_sums.get_unchecked(group),
-                )
-            };
+            if (16 * sixteen).is_multiple_of(G) {
+                // SAFETY: the tile holds `groups` scales and biases of sixteen rows, the row a sum for each group.
+                unsafe {
+                    scales = _mm512_loadu_ps(tile.scales.as_ptr().add(ROWS * group));
+                    let bias = _mm512_loadu_ps(tile.biases.as_ptr().add(ROWS * group));
+                    let x_sum = *(if G == 16 { x.sums_of_16 } else { x.sums_of_32 }).get_unchecked(group);
+                    biases = _mm512_fmadd_ps(bias, _mm512_set1_ps(x_sum), biases);
+                }
+            }
+            // SAFETY: the row holds a scale for sixteen codes.
+            let x_scale = unsafe { *x.scales.get_unchecked(sixteen) };
             let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x_scale));
             sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
-            biases = _mm512_fmadd_ps(group_biases, _mm512_set1_ps(x_sum), biases);
         }
     }
     let mut out = [0.0; ROWS];
@@ -113,18 +117,13 @@ fn add_lanes(rows: [__m512i; 4]) -> __m512i {
     _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high))
 }
 
-/// Sixteen rows' sums of groups of `G`, group by group, from those of 16 codes, four rows a vector.
+/// Four rows a vector, a sixteen of codes a lane, to sixteen rows a vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose_lanes<const G: usize>(quarters: [__m512i; 4]) -> [__m512i; 4] {
+fn transpose_lanes(quarters: [__m512i; 4]) -> [__m512i; 4] {
     let [a, b, c, d] = quarters;
     let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
     let (even_high, odd_high) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-    if G == 32 {
-        // Lanes 0 and 1 are one group, 2 and 3 the other.
-        let (low, high) = (_mm512_add_epi32(even, odd), _mm512_add_epi32(even_high, odd_high));
-        return [_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xdd>(low, high), low, low];
-    }
     [
         _mm512_shuffle_i32x4::<0x88>(even, even_high),
         _mm512_shuffle_i32x4::<0x88>(odd, odd_high),

@@ -2,8 +2,8 @@
 //!
 //! A tile holds its rows interleaved: four consecutive codes of each of the sixteen rows, then the next four. So a lane is a
 //! row, one activation is broadcast to all, nothing is summed across lanes, and a scale is one vector. The sum of a row and
-//! an activation row is `Σ_groups scale · x_scale · Σ code · x_code` in order of the groups, beside `Σ_groups bias · x_sum`,
-//! whatever else is computed with it (Law 2).
+//! an activation row is `Σ scale · x_scale · Σ code · x_code` over sixteens of codes in order, beside `Σ bias · x_sum` over
+//! the weights' groups, whatever else is computed with it (Law 2).
 //!
 //! Where only one row of activations comes, AVX-512 leaves the codes row by row and adds the lanes of each group up: that
 //! is less work than interleaving, and since sums of codes are exact it gives the same bits.
@@ -126,7 +126,7 @@ impl Tile {
         assert!(self.codes.len() >= ROWS * cols);
         assert!(self.scales.len() >= ROWS * self.groups && self.biases.len() >= ROWS * self.groups);
         for row in x {
-            assert!(row.codes.len() >= cols.next_multiple_of(64) && row.scales.len() >= cols / 32);
+            assert!(row.codes.len() >= cols.next_multiple_of(64) && row.scales.len() >= cols / 16);
             assert!(row.sums_of_16.len() >= cols / 16 && row.sums_of_32.len() >= cols / 32);
         }
         match (isa, self.group) {
