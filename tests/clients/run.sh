@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Real clients against a real server: `openai` for Python and for Node, curl as a user pastes it, and abuse.
+# Real clients against a real server: `openai` for Python and for Node, curl as a user pastes it, and abuse; and a chat at a
+# terminal.
 #
 #   cargo build --release && tests/clients/run.sh
 #
@@ -45,6 +46,7 @@ cp tests/clients/openai.test.mjs "$cache/node/"
 node "$cache/node/openai.test.mjs" || failed=1
 bash tests/clients/curl.sh || failed=1
 python3 tests/clients/http_abuse.py || failed=1
+python3 tests/clients/terminal.py "$dots" tests/fixtures/goldens/hf || failed=1
 
 kill -TERM "$server"
 if wait "$server"; then

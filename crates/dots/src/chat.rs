@@ -1,8 +1,11 @@
 //! `dots chat`: a conversation in the terminal.
 
 use std::{
+    future::poll_fn,
     io::{self, BufRead, IsTerminal, StdinLock, Write},
     path::PathBuf,
+    pin::Pin,
+    task::Poll,
     time::Instant,
 };
 
@@ -34,6 +37,10 @@ pub fn run(args: ChatArgs) -> anyhow::Result<()> {
         interactive,
         style: Style::stdout(),
     };
+    if interactive {
+        // From here on: a Ctrl-C between two answers must not end the program either.
+        drop(interrupt(&chat.runtime));
+    }
     if interactive { chat.talk(&mut Editor::new()?) } else { chat.talk(&mut Lines(io::stdin().lock())) }
 }
 
@@ -145,6 +152,8 @@ impl Chat {
 
     /// Streams the model's answer to the conversation so far.
     fn answer(&mut self) -> anyhow::Result<Answer> {
+        // Without a person Ctrl-C ends the program, and nothing needs to be caught.
+        let stop = if self.interactive { interrupt(&self.runtime) } else { Box::pin(std::future::pending()) };
         let running = &self.running;
         let prompt = self
             .template
@@ -181,17 +190,30 @@ impl Chat {
             out.write_all(text.as_bytes())?;
             out.flush()
         };
-        let stop = async {
-            // Without a person Ctrl-C ends the program, and nothing needs to be caught.
-            if !interactive || tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending().await
-            }
-        };
         let answer = self.runtime.block_on(answer::follow(start, events, prompt_tokens, stop, show));
         // The line ends whatever happened, so that an error message begins on its own.
         writeln!(io::stdout())?;
         answer
     }
+}
+
+/// Completes at the first Ctrl-C after this call. Once called, Ctrl-C does not end the program any more.
+fn interrupt(runtime: &Runtime) -> Pin<Box<dyn Future<Output = ()>>> {
+    let mut pressed: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    });
+    runtime.block_on(async {
+        // Lets the runtime see, and forget, what was pressed before.
+        tokio::task::yield_now().await;
+        // The signal is listened for from the first poll on, so that one comes now.
+        let is_ready = poll_fn(|cx| Poll::Ready(pressed.as_mut().poll(cx).is_ready())).await;
+        if is_ready {
+            pressed = Box::pin(std::future::ready(()));
+        }
+    });
+    pressed
 }
 
 /// Lines of standard input where it is no terminal.

@@ -164,7 +164,7 @@ pub struct ServeArgs {
     /// Folder, GGUF file or hub name
     #[arg(conflicts_with = "model_flag")]
     pub model: Option<String>,
-    /// The same as a flag
+    /// MODEL, given as a flag
     #[arg(long = "model", visible_alias = "model-path", value_name = "MODEL")]
     pub model_flag: Option<String>,
     /// Address to listen on; 0.0.0.0 lets other machines in

@@ -132,6 +132,22 @@ fn inspect_knows_what_the_published_model_takes() {
 }
 
 #[test]
+fn the_readmes_table_is_what_inspect_counts() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let mut command = dots();
+    command.args(["inspect", "--published"]);
+    let counted = Ran::of(command).succeeded().stdout;
+    let types = counted.lines().skip_while(|line| !line.contains("read a token")).skip(1);
+    let rows: Vec<Vec<&str>> =
+        types.take_while(|line| !line.is_empty()).map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 11, "{counted}");
+    for row in rows {
+        let row = format!("| {} |", row.join(" | "));
+        assert!(readme.lines().any(|line| line == row), "{row} is not in README.md");
+    }
+}
+
+#[test]
 fn a_reader_who_leaves_early_is_no_error() {
     let mut command = dots();
     command.arg("inspect").arg(fixture("hf"));

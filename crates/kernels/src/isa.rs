@@ -3,11 +3,20 @@
 use std::sync::OnceLock;
 
 /// A family of instructions that kernels are compiled for.
+///
+/// Who has one may call every kernel with it, so other crates cannot name those that a machine may lack, and get them from
+/// [`Isa::best`] and [`Isa::available`] alone:
+///
+/// ```compile_fail,E0603
+/// let unchecked = dots_kernels::Isa::Avx512;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
     /// AVX-512 with VNNI (and F, BW, DQ, VL, F16C, FMA).
+    #[non_exhaustive]
     Avx512,
     /// AVX2 with FMA and F16C.
+    #[non_exhaustive]
     Avx2,
     /// Whatever the target guarantees; vectorised by the compiler (NEON on 64-bit Arm).
     Portable,

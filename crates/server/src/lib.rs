@@ -1,8 +1,8 @@
 //! HTTP over the dots engine, in OpenAI's shapes. Nothing here knows of tensors.
 //!
-//! A request goes through one file after another: [`auth`] lets it in, [`body`] reads it, `openai/*_request.rs` turns it
-//! into settings or a 400 that names the field, `routes` tokenises and submits it, [`answer`] gathers what the engine
-//! says, and `openai/*_response.rs` gives that its shape, whole or, through [`sse`], chunk by chunk.
+//! A request goes through one file after another: `auth` lets it in, `body` reads it, `openai/*_request.rs` turns it
+//! into settings or a 400 that names the field, `routes` tokenises and submits it, `answer` gathers what the engine
+//! says, and `openai/*_response.rs` gives that its shape, whole or, through `sse`, chunk by chunk.
 
 mod answer;
 mod auth;

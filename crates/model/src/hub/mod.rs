@@ -1,7 +1,7 @@
 //! Model names to local files: a path, or a name on the hub.
 //!
 //! `hf-hub` does the downloading; what it does not do is around it: choosing the few files that a model needs, pinning one
-//! commit for all of them, and going on after a break ([`remote`]). A cache made here is the one that `huggingface_hub`
+//! commit for all of them, and going on after a break (`remote`). A cache made here is the one that `huggingface_hub`
 //! for Python reads and writes.
 
 mod cached;
