@@ -6,12 +6,21 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
     /// AVX-512 with VNNI (and F, BW, DQ, VL, F16C, FMA).
-    Avx512,
+    Avx512(Detected),
     /// AVX2 with FMA and F16C.
-    Avx2,
+    Avx2(Detected),
     /// Whatever the target guarantees; vectorised by the compiler (NEON on 64-bit Arm).
     Portable,
 }
+
+/// That this processor was asked and has the instructions. Only [`Isa::available`] makes one: to run an instruction that a
+/// processor lacks is undefined, so no safe caller may name one by itself.
+///
+/// ```compile_fail
+/// let isa: dots_kernels::Isa = dots_kernels::Isa::Avx512;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detected(());
 
 impl Isa {
     /// The best one that this machine runs.
@@ -29,10 +38,10 @@ impl Isa {
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni")
             {
-                found.push(Self::Avx512);
+                found.push(Self::Avx512(Detected(())));
             }
             if avx2 {
-                found.push(Self::Avx2);
+                found.push(Self::Avx2(Detected(())));
             }
         }
         found.push(Self::Portable);
@@ -42,8 +51,8 @@ impl Isa {
     /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Avx512 => "AVX-512 VNNI",
-            Self::Avx2 => "AVX2",
+            Self::Avx512(_) => "AVX-512 VNNI",
+            Self::Avx2(_) => "AVX2",
             Self::Portable => "portable",
         }
     }
@@ -71,10 +80,10 @@ macro_rules! for_each_isa {
             match isa {
                 // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::isa::Isa::Avx512(_) => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::isa::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
                 _ => $body($($arg),*),
             }
         }

@@ -115,7 +115,7 @@ pub fn unpack_row(isa: Isa, kind: WeightType, bytes: &[u8], codes: &mut [u8], sc
     match isa {
         // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor for AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx2 => unsafe { avx2::unpack_row(kind, bytes, codes, scales, mins) },
+        Isa::Avx512(_) | Isa::Avx2(_) => unsafe { avx2::unpack_row(kind, bytes, codes, scales, mins) },
         _ => unpack_row_plain(kind, bytes, codes, scales, mins),
     }
 }

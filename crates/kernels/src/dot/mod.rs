@@ -45,8 +45,10 @@ pub fn dot_quantised<const R: usize, const M: usize>(
     // One check here stands for all that the kernels read without any.
     assert!(weights.cols.is_multiple_of(crate::unpack::PAD) && (weights.group == 16 || weights.group == 32));
     let groups = weights.cols / weights.group;
-    assert!(weights.codes.len() >= (first + R) * weights.cols);
-    assert!(weights.scales.len() >= (first + R) * groups && weights.biases.len() >= (first + R) * groups);
+    let end =
+        first.checked_add(R).filter(|end| end.checked_mul(weights.cols).is_some_and(|n| weights.codes.len() >= n));
+    let end = end.expect("the rows are there");
+    assert!(weights.scales.len() >= end * groups && weights.biases.len() >= end * groups);
     for row in x {
         assert!(row.codes.len() == weights.cols);
         assert!(row.scales.len() == weights.cols / 32 && row.sums.len() == weights.cols / 16);
@@ -54,13 +56,13 @@ pub fn dot_quantised<const R: usize, const M: usize>(
     match isa {
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; lengths are checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if weights.group == 32 => unsafe { avx512::dot_quantised_32(weights, first, x) },
+        Isa::Avx512(_) if weights.group == 32 => unsafe { avx512::dot_quantised_32(weights, first, x) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::dot_quantised_16(weights, first, x) },
+        Isa::Avx512(_) => unsafe { avx512::dot_quantised_16(weights, first, x) },
         // SAFETY: as above, for AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { dot_quantised_avx2(weights, first, x) },
+        Isa::Avx2(_) => unsafe { dot_quantised_avx2(weights, first, x) },
         _ => portable::dot_quantised(weights, first, x),
     }
 }
@@ -83,14 +85,15 @@ pub fn dot_f32<const R: usize, const M: usize>(
     cols: usize,
     x: [&[f32]; M],
 ) -> [[f32; M]; R] {
-    assert!(weights.len() >= (first + R) * cols && x.iter().all(|row| row.len() == cols));
+    let end = first.checked_add(R).and_then(|end| end.checked_mul(cols));
+    assert!(end.is_some_and(|end| weights.len() >= end) && x.iter().all(|row| row.len() == cols));
     match isa {
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; lengths are checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::dot_f32(weights, first, cols, x) },
+        Isa::Avx512(_) => unsafe { avx512::dot_f32(weights, first, cols, x) },
         // SAFETY: as above, for AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { dot_f32_avx2(weights, first, cols, x) },
+        Isa::Avx2(_) => unsafe { dot_f32_avx2(weights, first, cols, x) },
         _ => portable::dot_f32::<R, M, false>(weights, first, cols, x),
     }
 }
