@@ -31,10 +31,10 @@ impl QuantisedRows {
         }
     }
 
-    /// Bytes that [`QuantisedRows::with_capacity`] takes.
+    /// Bytes that [`QuantisedRows::with_capacity`] takes; `usize::MAX` where that is more.
     pub fn capacity_bytes(rows: usize, cols: usize) -> usize {
-        let padded = rows * cols.next_multiple_of(PAD);
-        padded + padded / GROUP * 4 + padded / 16 * 4
+        let padded = rows.saturating_mul(cols.next_multiple_of(PAD));
+        padded.saturating_add(padded / GROUP * 4).saturating_add(padded / 16 * 4)
     }
 
     /// Sets the shape. Contents are undefined until each row is filled.

@@ -26,7 +26,7 @@ pub struct Scratch {
 const SCRATCH_ROWS: usize = 16;
 
 impl Compute {
-    /// `threads` workers (0: every core) with the best instruction set and scratch for products of up to `max_cols` columns.
+    /// `threads` workers (see [`Pool::new`]) with the best instruction set and scratch for products of up to `max_cols` columns.
     pub fn new(threads: usize, max_cols: usize) -> Self {
         Self::with_isa(Isa::best(), threads, max_cols)
     }
@@ -45,10 +45,10 @@ impl Compute {
         Self { isa, pool, scratch }
     }
 
-    /// Bytes of scratch that `threads` workers take.
+    /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.
     pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
         let cols = max_cols.next_multiple_of(crate::unpack::PAD);
-        threads * SCRATCH_ROWS * (cols + 2 * 4 * cols / 16 + 4 * max_cols)
+        threads.saturating_mul(SCRATCH_ROWS * (cols + 2 * 4 * cols / 16 + 4 * max_cols))
     }
 
     /// The instruction set in use.
