@@ -19,7 +19,7 @@ use crate::{
     answer::{self, Answer},
     cli::{ChatArgs, SamplingArgs},
     load::{self, Running, Users},
-    terminal::{Style, clean},
+    terminal::{MOST_INPUT_BYTES, Style, clean},
     transcript::{self, Input, Transcript},
 };
 
@@ -223,14 +223,14 @@ impl Source for Lines {
     fn next(&mut self) -> anyhow::Result<Option<String>> {
         let mut message = String::new();
         loop {
-            // Nobody reads a line of this length; a stream without newlines must not fill the memory.
-            const MOST_BYTES: u64 = 64 << 20;
+            // Lines may go on for ever, too.
+            let room = (MOST_INPUT_BYTES + 1).saturating_sub(message.len() as u64);
             let mut bytes = Vec::new();
-            let read = io::Read::take(&mut self.0, MOST_BYTES)
+            let read = io::Read::take(&mut self.0, room)
                 .read_until(b'\n', &mut bytes)
                 .map_err(|error| anyhow!("standard input: {error}"))?;
-            if read as u64 == MOST_BYTES {
-                bail!("standard input: expected lines of less than {MOST_BYTES} bytes");
+            if read as u64 == room {
+                bail!("standard input: expected messages of at most {MOST_INPUT_BYTES} bytes, found more");
             }
             let line = String::from_utf8(bytes).map_err(|_| anyhow!("standard input: expected UTF-8"))?;
             if read == 0 {

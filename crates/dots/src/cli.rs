@@ -7,6 +7,7 @@ use clap::{
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
 };
 use dots_engine::SamplingParams;
+use dots_kernels::pool::MAX_THREADS;
 use dots_model::{checkpoint::GenerationDefaults, executor::Arithmetic};
 
 /// What `dots` says where it is given no model.
@@ -198,7 +199,7 @@ pub struct EngineArgs {
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
     /// Threads [default: every core]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Longest sequence, prompt and answer together [default: the model's own, or what half of the free memory holds]
     #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
@@ -318,6 +319,14 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// As many threads as a pool may have.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=MAX_THREADS).contains(&number) => Ok(number),
+        _ => Err(format!("expected a whole number from 1 to {MAX_THREADS}")),
+    }
+}
+
 /// A number from `LEAST` to `MOST`; not-a-number is in no range.
 fn number<const LEAST: i32, const MOST: i32>(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -396,6 +405,7 @@ mod tests {
             ["--repetition-penalty", "0"],
             ["--presence-penalty", "3"],
             ["--max-tokens", "0"],
+            ["--threads", "1000000"],
             ["--max-model-len", "99999999999999999999"],
         ] {
             let args = ["dots", "complete", "m", "text", flags[0], flags[1]];

@@ -13,7 +13,7 @@ use crate::{
     answer,
     cli::CompleteArgs,
     load::{self, Users},
-    terminal::{Style, clean},
+    terminal::{MOST_INPUT_BYTES, Style, clean},
 };
 
 pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
@@ -68,7 +68,11 @@ fn standard_input() -> anyhow::Result<String> {
         let _ = writeln!(io::stderr(), "The text to continue; Ctrl-D on a line of its own ends it:");
     }
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| anyhow!("standard input: {error}"))?;
+    let input = io::stdin().lock().take(MOST_INPUT_BYTES + 1).read_to_end(&mut bytes);
+    input.map_err(|error| anyhow!("standard input: {error}"))?;
+    if bytes.len() as u64 > MOST_INPUT_BYTES {
+        bail!("standard input: expected at most {MOST_INPUT_BYTES} bytes, found more");
+    }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         anyhow!("standard input: expected UTF-8, found another byte at {}", error.utf8_error().valid_up_to())
     })?;

@@ -5,6 +5,9 @@ use std::{
     io::{self, IsTerminal},
 };
 
+/// Most bytes of one text from standard input: more than any context holds. A stream without an end must not fill the memory.
+pub const MOST_INPUT_BYTES: u64 = 8 << 20;
+
 /// Whether to colour.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {

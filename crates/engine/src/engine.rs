@@ -62,7 +62,7 @@ struct Shared {
     stats: Arc<Mutex<Stats>>,
     // Dropped before the thread is joined, which tells the thread to end.
     submissions: mpsc::Sender<Sequence>,
-    _thread: JoinOnDrop,
+    thread: JoinOnDrop,
 }
 
 type NewText = dyn Fn() -> Box<dyn TextStream> + Send + Sync;
@@ -98,7 +98,7 @@ impl Engine {
         });
         // Without a thread every submit says that the engine has stopped.
         let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread for the engine")).ok();
-        Self(Arc::new(Shared { options, limits, new_text, stats, submissions, _thread: JoinOnDrop(thread) }))
+        Self(Arc::new(Shared { options, limits, new_text, stats, submissions, thread: JoinOnDrop(thread) }))
     }
 
     /// Queues a request. Dropping the returned stream cancels it within one step.
@@ -112,6 +112,11 @@ impl Engine {
     /// The engine's settings.
     pub fn options(&self) -> &EngineOptions {
         &self.0.options
+    }
+
+    /// Whether the engine's thread runs. It ends early only where the executor panicked: then every submit is refused.
+    pub fn is_running(&self) -> bool {
+        self.0.thread.0.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// What the engine is busy with.

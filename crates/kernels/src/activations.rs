@@ -38,10 +38,10 @@ impl QuantisedRows {
         }
     }
 
-    /// Bytes that [`QuantisedRows::with_capacity`] takes.
+    /// Bytes that [`QuantisedRows::with_capacity`] takes; `usize::MAX` where that is more.
     pub fn capacity_bytes(rows: usize, cols: usize) -> usize {
-        let padded = rows * cols.next_multiple_of(PAD);
-        padded + 4 * (padded / GROUP + padded / 16 + padded / 32)
+        let padded = rows.saturating_mul(cols.next_multiple_of(PAD));
+        padded.saturating_add((padded / GROUP + padded / 16 + padded / 32).saturating_mul(4))
     }
 
     /// Sets the shape. Contents are undefined until each row is filled.

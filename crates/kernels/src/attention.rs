@@ -168,7 +168,8 @@ impl SharedRows {
     /// No other thread may hold this head of this row.
     #[allow(clippy::mut_from_ref, reason = "the exclusive access is the caller's promise")]
     unsafe fn head(&self, row: usize, head: usize, head_dim: usize) -> &mut [f32] {
-        assert!(row < self.rows && (head + 1) * head_dim <= self.width);
+        let end = head.checked_add(1).and_then(|heads| heads.checked_mul(head_dim));
+        assert!(row < self.rows && end.is_some_and(|end| end <= self.width));
         // SAFETY: inside the slice that `new` took, whose borrow outlives the loop.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + head * head_dim), head_dim) }
     }
@@ -184,6 +185,8 @@ pub fn attend<E: CacheElement>(
     len: usize,
     out: &mut [f32],
 ) {
+    // Fewer blocks would leave positions out and give wrong numbers in silence.
+    assert!(block_table.len().saturating_mul(cache.block_tokens) >= len, "the block table holds every position");
     match isa {
         // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
         #[cfg(target_arch = "x86_64")]

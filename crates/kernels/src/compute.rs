@@ -30,7 +30,7 @@ pub struct Scratch {
 }
 
 impl Compute {
-    /// `threads` workers (0: every core) with the best instruction set and scratch for products of up to `max_cols` columns.
+    /// `threads` workers (see [`Pool::new`]) with the best instruction set and scratch for products of up to `max_cols` columns.
     pub fn new(threads: usize, max_cols: usize) -> Self {
         Self::with_isa(Isa::best(), threads, max_cols)
     }
@@ -50,10 +50,10 @@ impl Compute {
         Self { isa, pool, scratch }
     }
 
-    /// Bytes of scratch that `threads` workers take.
+    /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.
     pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
         let worker = Tile::capacity_bytes(max_cols) + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
-        threads * worker
+        threads.saturating_mul(worker)
     }
 
     /// The instruction set in use.

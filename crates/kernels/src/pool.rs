@@ -18,6 +18,9 @@ use std::{
 /// How long a worker looks for new work before it sleeps: longer than the gaps between two loops of one forward pass.
 const SPIN: Duration = Duration::from_micros(100);
 
+/// Most workers of a pool: more than any machine's cores, few enough to be started anywhere.
+pub const MAX_THREADS: usize = 1024;
+
 /// A loop body: `(item, worker)`.
 type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
@@ -59,12 +62,10 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// A pool of `threads` workers, the caller among them; 0 takes every core.
+    /// A pool of `threads` workers, the caller among them; 0 takes every core. There are never more than [`MAX_THREADS`],
+    /// and fewer where the system starts no more.
     pub fn new(threads: usize) -> Self {
-        let threads = match threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let threads = Self::workers(threads);
         let shared = Arc::new(Shared {
             phase: AtomicUsize::new(0),
             joined: AtomicUsize::new(0),
@@ -77,15 +78,20 @@ impl Pool {
             bell: Condvar::new(),
         });
         let threads = (1..threads)
-            .map(|worker| {
+            .map_while(|worker| {
                 let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("dots-{worker}"))
-                    .spawn(move || shared.serve(worker))
-                    .expect("the system starts threads")
+                thread::Builder::new().name(format!("dots-{worker}")).spawn(move || shared.serve(worker)).ok()
             })
             .collect();
         Self { shared, threads, running: Mutex::new(()) }
+    }
+
+    /// Workers that a pool of `threads` has where the system starts them all.
+    pub fn workers(threads: usize) -> usize {
+        match threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            n => n.min(MAX_THREADS),
+        }
     }
 
     /// Workers, the caller among them.
@@ -242,6 +248,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nobody_gets_a_million_threads() {
+        assert_eq!(Pool::workers(1_000_000), MAX_THREADS);
+        assert_eq!(Pool::workers(3), 3);
     }
 
     #[test]

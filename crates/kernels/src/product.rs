@@ -90,7 +90,7 @@ unsafe impl Sync for Out {}
 
 impl Out {
     fn new(out: &mut [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(out.len(), rows * cols, "a job's output holds its rows");
+        assert_eq!(Some(out.len()), rows.checked_mul(cols), "a job's output holds its rows");
         Self { start: out.as_mut_ptr(), rows, cols }
     }
 

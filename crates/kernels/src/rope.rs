@@ -13,20 +13,20 @@ impl RopeTable {
     pub fn new(positions: usize, head_dim: usize, theta: f64) -> Self {
         let half = head_dim / 2;
         let frequencies: Vec<f64> = (0..half).map(|i| theta.powf(-(2.0 * i as f64) / head_dim as f64)).collect();
-        let angles = (0..positions)
-            .flat_map(|position| {
-                frequencies.iter().map(move |frequency| {
-                    let (sin, cos) = (position as f64 * frequency).sin_cos();
-                    (cos as f32, sin as f32)
-                })
+        // Taken at once: a vector that grows would hold twice what was planned.
+        let mut angles = Vec::with_capacity(positions * half);
+        angles.extend((0..positions).flat_map(|position| {
+            frequencies.iter().map(move |frequency| {
+                let (sin, cos) = (position as f64 * frequency).sin_cos();
+                (cos as f32, sin as f32)
             })
-            .collect();
+        }));
         Self { angles, half }
     }
 
-    /// Bytes that a table takes.
+    /// Bytes that a table takes; `usize::MAX` where that is more.
     pub fn bytes(positions: usize, head_dim: usize) -> usize {
-        positions * (head_dim / 2) * 8
+        positions.saturating_mul(head_dim / 2).saturating_mul(8)
     }
 
     /// `(head_dim / 2)` pairs of cosine and sine.

@@ -164,10 +164,10 @@ pub trait Executor: Send {
     /// Waits for a step and gives what it computed; valid until the next submit.
     fn collect(&mut self, ticket: Ticket) -> &Outputs;
 
-    /// Copies one block's keys and values of all layers.
+    /// Copies one block's keys and values of all layers. Panics where a block is outside the pool.
     fn copy_block(&mut self, from: BlockId, to: BlockId);
 
-    /// Appends one block's bytes to `out`.
+    /// Appends one block's bytes to `out`. Panics where the block is outside the pool.
     fn export_block(&self, block: BlockId, out: &mut Vec<u8>);
 
     /// Fills one block from what `export_block` gave; refuses another length.

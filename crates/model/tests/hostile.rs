@@ -211,6 +211,9 @@ fn safetensors_tensors_that_lie() {
     is(&format!("{NORM}: expected a shape whose size fits in 64 bits, found [4294967296, 4294967296]"), &|file| {
         *file.field(NORM, "shape") = json!([1_u64 << 32, 1_u64 << 32]);
     });
+    is(&format!("{NORM}: expected a shape without zeros, found [1152921504606846976, 0]"), &|file| {
+        *file.field(NORM, "shape") = json!([1_u64 << 60, 0]);
+    });
     is(&format!("{NORM}: expected 130 bytes for [65] of BF16, found 128"), &|file| {
         *file.field(NORM, "shape") = json!([65]);
     });

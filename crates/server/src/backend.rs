@@ -41,6 +41,9 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Text of `ids`.
     fn decode(&self, ids: &[u32]) -> String;
 
+    /// Whether requests can still be answered.
+    fn is_running(&self) -> bool;
+
     /// What the engine is busy with.
     fn stats(&self) -> Stats;
 
@@ -77,6 +80,10 @@ impl Backend for Served {
 
     fn decode(&self, ids: &[u32]) -> String {
         self.tokenizer.decode(ids)
+    }
+
+    fn is_running(&self) -> bool {
+        self.engine.is_running()
     }
 
     fn stats(&self) -> Stats {

@@ -36,6 +36,7 @@ const CONTEXT_TOKENS: usize = 64;
 struct Script {
     defaults: GenerationDefaults,
     running: Arc<AtomicUsize>,
+    has_stopped: bool,
 }
 
 struct Scripted {
@@ -95,6 +96,10 @@ impl Backend for Script {
         ids.iter().filter_map(|&id| char::from_u32(id)).collect()
     }
 
+    fn is_running(&self) -> bool {
+        !self.has_stopped
+    }
+
     fn stats(&self) -> Stats {
         Stats { running: self.running.load(Ordering::SeqCst), ..Stats::default() }
     }
@@ -146,7 +151,10 @@ struct Server {
 
 impl Server {
     fn start(api_key: Option<&str>) -> Self {
-        let script = Script::default();
+        Self::start_over(Script::default(), api_key)
+    }
+
+    fn start_over(script: Script, api_key: Option<&str>) -> Self {
         let running = Arc::clone(&script.running);
         let options = ServerOptions {
             model_names: vec!["dots1".to_owned(), "owner/dots.llm1".to_owned()],
@@ -545,4 +553,11 @@ fn shutdown_lets_a_running_answer_end_and_takes_no_new_ones() {
     drop(stream);
     server.thread.take().unwrap().join().unwrap();
     assert_eq!(server.running.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_server_whose_engine_has_stopped_is_not_healthy() {
+    let server = Server::start_over(Script { has_stopped: true, ..Script::default() }, None);
+    let (status, _, health) = server.call("GET", "/health", "", b"");
+    assert_eq!((status, health.as_str()), (503, r#"{"status":"stopped","running":0,"waiting":0}"#));
 }

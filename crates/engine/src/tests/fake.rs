@@ -25,6 +25,9 @@ pub const EOS_TOO: u32 = 257;
 /// A step with this token fails.
 pub const POISON: u32 = 299;
 
+/// In a step with this token the executor panics.
+pub const PANIC: u32 = 298;
+
 /// What follows which tokens.
 #[derive(Clone)]
 pub enum Model {
@@ -145,6 +148,7 @@ impl Executor for FakeExecutor {
     fn submit(&mut self, batch: &Batch<'_>) -> Result<Ticket, Error> {
         let tokens: usize = batch.slices.iter().map(|slice| slice.tokens.len()).sum();
         assert!(tokens > 0 && tokens <= self.plan.max_batch_tokens, "{tokens} tokens in a step");
+        assert!(!batch.slices.iter().any(|slice| slice.tokens.contains(&PANIC)), "a token that panics");
         if batch.slices.iter().any(|slice| slice.tokens.contains(&POISON)) {
             return Err(Error::Memory("poisoned".to_owned()));
         }

@@ -7,7 +7,7 @@ use std::{
 use futures_core::Stream;
 
 use super::fake::*;
-use crate::{Engine, Event, Request, SamplingParams, Stats};
+use crate::{Engine, Event, Request, SamplingParams, Stats, SubmitError};
 
 fn engine() -> Engine {
     let executor = FakeExecutor::new(Model::Hash, 0, ROOMY.cache_blocks, ROOMY.max_batch_tokens);
@@ -83,4 +83,22 @@ fn the_last_engine_takes_its_thread_along_and_says_so_to_those_who_wait() {
     drop(clone);
     let ends: Vec<_> = waiting.into_iter().map(|events| answer(events, 3).end).collect();
     assert!(ends.contains(&Err("the engine has stopped".to_owned())));
+}
+
+#[test]
+fn an_executor_that_panics_fails_what_runs_and_what_comes() {
+    let engine = engine();
+    assert!(engine.is_running());
+    let mut running = engine.submit(request(500, 1)).unwrap();
+    running.blocking_next();
+    let mut fatal = engine.submit(Request { prompt: vec![PANIC], ..request(4, 1) }).unwrap();
+    let failed = Some(Event::Failed(SubmitError::Stopped.to_string()));
+    assert_eq!(fatal.blocking_next(), failed);
+    assert_eq!(std::iter::from_fn(|| running.blocking_next()).last(), failed);
+    let start = Instant::now();
+    while engine.is_running() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(engine.submit(request(1, 1)).err(), Some(SubmitError::Stopped));
 }

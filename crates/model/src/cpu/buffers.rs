@@ -96,14 +96,19 @@ impl Buffers {
         }
     }
 
-    /// Bytes that [`Buffers::new`] takes.
+    /// Bytes that [`Buffers::new`] takes; `usize::MAX` where that is more.
     fn bytes(config: &Config, tokens: usize) -> usize {
         let w = Widths::new(config);
         let a_token = 3 * w.hidden + 2 * w.attention + 2 * w.kv + w.mlp + w.experts + w.top_k * (w.expert + w.hidden);
-        4 * (tokens * a_token + HEAD_ROWS * (w.hidden + w.vocab))
-            + QuantisedRows::capacity_bytes(tokens.max(HEAD_ROWS), w.hidden.max(w.attention))
-            + QuantisedRows::capacity_bytes(tokens, w.mlp)
-            + QuantisedRows::capacity_bytes(tokens * w.top_k, w.expert)
+        let numbers = tokens.saturating_mul(a_token).saturating_add(HEAD_ROWS * (w.hidden + w.vocab));
+        [
+            numbers.saturating_mul(4),
+            QuantisedRows::capacity_bytes(tokens.max(HEAD_ROWS), w.hidden.max(w.attention)),
+            QuantisedRows::capacity_bytes(tokens, w.mlp),
+            QuantisedRows::capacity_bytes(tokens.saturating_mul(w.top_k), w.expert),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
     }
 }
 
@@ -121,11 +126,11 @@ pub fn max_cols(config: &Config) -> usize {
     .unwrap_or(0)
 }
 
-/// Bytes that a forward pass takes beside weights and cache.
+/// Bytes that a forward pass takes beside weights and cache; `usize::MAX` where that is more.
 pub fn bytes(config: &Config, tokens: usize, positions: usize, threads: usize) -> usize {
     Buffers::bytes(config, tokens)
-        + RopeTable::bytes(positions, config.head_dim)
-        + Compute::scratch_bytes(threads, max_cols(config))
+        .saturating_add(RopeTable::bytes(positions, config.head_dim))
+        .saturating_add(Compute::scratch_bytes(threads, max_cols(config)))
 }
 
 /// Bytes of one number in the cache.

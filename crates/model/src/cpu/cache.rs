@@ -113,6 +113,8 @@ impl<E: CacheElement> Pool<E> {
     }
 
     fn block_range(&self, layer: usize, block: usize) -> std::ops::Range<usize> {
+        // One past the end would be another layer's.
+        assert!(block < self.blocks, "block {block} outside a pool of {}", self.blocks);
         let at = (layer * self.blocks + block) * self.block_len;
         at..at + self.block_len
     }
@@ -149,5 +151,22 @@ impl<E: CacheElement> Pool<E> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_outside_the_pool_is_no_other_layers() {
+        let mut cache =
+            Cache::new(&Config { num_hidden_layers: 2, ..Config::dots_llm1() }, Arithmetic::Fast, 2).unwrap();
+        let copied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.copy_block(2, 0)));
+        assert!(copied.is_err());
+        let exported =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.export_block(2, &mut Vec::new())));
+        assert!(exported.is_err());
+        assert!(cache.import_block(2, &[]).is_err());
     }
 }

@@ -8,7 +8,7 @@ mod forward;
 mod layers;
 mod outputs;
 
-use dots_kernels::{Compute, RopeTable};
+use dots_kernels::{Compute, RopeTable, pool::Pool};
 
 use self::{buffers::Buffers, cache::Cache, forward::Forward, layers::Layers, outputs::HeadScratch};
 use crate::{
@@ -38,22 +38,37 @@ impl CpuOptions {
 
     /// The same for a shape of which only the size of the weights is known.
     pub fn plan_for(&self, config: &Config, weights_bytes: u64) -> Plan {
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
         let blocks = self.cache_tokens.div_ceil(BLOCK_TOKENS);
         let block_bytes =
             config.cache_elements_per_token() * BLOCK_TOKENS * buffers::cache_element_bytes(self.arithmetic);
-        let positions = config.max_position_embeddings;
+        let threads = Pool::workers(self.threads);
+        let positions = positions(config, blocks);
         Plan {
             weights_bytes,
-            cache_bytes: blocks as u64 * block_bytes as u64,
+            cache_bytes: (blocks as u64).saturating_mul(block_bytes as u64),
             buffers_bytes: buffers::bytes(config, self.max_batch_tokens, positions, threads) as u64,
             cache_blocks: blocks,
             max_batch_tokens: self.max_batch_tokens,
         }
     }
+}
+
+/// Positions that a sequence can reach: no more than the model knows, and no more than the cache holds. A checkpoint may
+/// claim a billion; rotations that nothing can ask for take no memory.
+fn positions(config: &Config, blocks: usize) -> usize {
+    config.max_position_embeddings.min(blocks.saturating_mul(BLOCK_TOKENS))
+}
+
+/// Turns what would end the process into an error: buffers that no allocation can give.
+fn check_buffers(plan: &Plan) -> Result<(), Error> {
+    let too_large = || {
+        Error::Memory(format!(
+            "the buffers for steps of {} tokens take {} bytes, which do not fit in memory; ask for shorter steps",
+            plan.max_batch_tokens, plan.buffers_bytes
+        ))
+    };
+    let bytes = usize::try_from(plan.buffers_bytes).map_err(|_| too_large())?;
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| too_large())
 }
 
 /// Runs a checkpoint on the CPU.
@@ -76,10 +91,11 @@ impl CpuExecutor {
     pub fn new(checkpoint: &Checkpoint, options: &CpuOptions) -> Result<Self, Error> {
         let config = checkpoint.config.clone();
         let plan = options.plan(checkpoint);
+        check_buffers(&plan)?;
         Ok(Self {
             layers: Layers::new(checkpoint)?,
             compute: Compute::new(options.threads, buffers::max_cols(&config)),
-            rope: RopeTable::new(config.max_position_embeddings, config.head_dim, config.rope_theta),
+            rope: RopeTable::new(positions(&config, plan.cache_blocks), config.head_dim, config.rope_theta),
             cache: Cache::new(&config, options.arithmetic, plan.cache_blocks)?,
             buffers: Buffers::new(&config, options.max_batch_tokens),
             head: HeadScratch::default(),
@@ -107,10 +123,11 @@ impl CpuExecutor {
         if tokens > self.plan.max_batch_tokens {
             return refuse(format!("{tokens} tokens where {} were planned", self.plan.max_batch_tokens));
         }
+        let positions = positions(&self.config, self.plan.cache_blocks);
         for Slice { tokens, start, block_table, wants } in &batch.slices {
             let end = start.saturating_add(tokens.len());
-            if end > self.config.max_position_embeddings {
-                return refuse(format!("position {end} beyond {}", self.config.max_position_embeddings));
+            if end > positions {
+                return refuse(format!("position {end} beyond {positions}"));
             }
             if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
                 return refuse(format!("token {token} outside a vocabulary of {}", self.config.vocab_size));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 
 use crate::App;
@@ -16,10 +16,14 @@ pub struct Health {
     waiting: usize,
 }
 
-/// The server answers, and how busy it is.
-pub async fn health(State(app): State<Arc<App>>) -> Json<Health> {
+/// The server answers, and how busy it is; 503 once its engine has stopped, so that whoever watches starts another.
+pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let stats = app.backend.stats();
-    Json(Health { status: "ok", running: stats.running, waiting: stats.waiting })
+    let (code, status) = match app.backend.is_running() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
+    };
+    (code, Json(Health { status, running: stats.running, waiting: stats.waiting }))
 }
 
 #[derive(Serialize)]

@@ -100,11 +100,15 @@ fn parse(path: &Path, file: &Bytes) -> Result<Vec<Entry>, Error> {
             let Some(bytes) = bytes else {
                 return Err(invalid("a shape whose size fits in 64 bits".to_owned(), format!("{shape:?}")));
             };
+            // Beside a zero any size would pass, and rows that are not there be counted.
+            if bytes == 0 {
+                return Err(invalid("a shape without zeros".to_owned(), format!("{shape:?}")));
+            }
             if bytes != data.len() as u64 {
                 return Err(invalid(format!("{bytes} bytes for {shape:?} of {}", kind.name()), data.len().to_string()));
             }
         }
-        // No size exceeds the file's length, except beside a zero, where nothing is there to be read.
+        // No size of a type that is read exceeds the file's length.
         let shape = tensor.shape.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX)).collect();
         entries.push(Entry { name, dtype: tensor.dtype, shape, data });
     }
