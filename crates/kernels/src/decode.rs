@@ -86,8 +86,9 @@ for_each_isa! {
 #[inline(always)]
 fn convert_body(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     const STRETCH: usize = 512;
+    const AHEAD_BYTES: usize = 8192;
     for (bytes, out) in bytes.chunks(STRETCH).zip(out.chunks_mut(STRETCH / kind.block_bytes())) {
-        prefetch::<STRETCH>(bytes);
+        prefetch(bytes, AHEAD_BYTES, STRETCH);
         convert_stretch(kind, bytes, out);
     }
 }

@@ -191,8 +191,14 @@ fn multiply(
     for first in range.clone().step_by(step) {
         let count = step.min(range.end - first);
         match quantised {
+            Some(x) if rows.len() == 1 => {
+                let values = scratch.tile.dot_one(isa, weights, first, count, x.row(rows.get(0)));
+                for (r, value) in values[..count].iter().enumerate() {
+                    emit(0, first + r, *value);
+                }
+            }
             Some(x) => {
-                scratch.tile.fill(isa, weights, first, count, rows.len());
+                scratch.tile.fill(isa, weights, first, count);
                 multiply_tile(isa, &scratch.tile, count, x, rows, |index, r, value| emit(index, first + r, value));
             }
             None => multiply_f32(isa, scratch, weights, first, count, x, rows, &mut emit),

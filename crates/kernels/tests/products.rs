@@ -122,10 +122,10 @@ fn product(compute: &Compute, matrix: &Matrix, x: &[f32], rows: Rows<'_>, count:
 fn every_type_on_every_instruction_set_gives_the_sum_over_decoded_weights() {
     let mut noise = Noise(1);
     for isa in Isa::available() {
-        let compute = Compute::with_isa(isa, 2, 512);
+        let compute = Compute::with_isa(isa, 2, 1312);
         for kind in WeightType::ALL {
-            // Columns that fill no 128, no 64: 11 · 32, or the k-quants' 256.
-            let cols = if kind.block_len() == 256 { 512 } else { 352 };
+            // More than a stretch of columns, and a rest that fills no 64: 41 · 32, or the k-quants' 5 · 256.
+            let cols = if kind.block_len() == 256 { 1280 } else { 1312 };
             for rows in [1, 5, 37] {
                 let matrix = Matrix::random(kind, rows, cols, &mut noise);
                 let decoded = matrix.decoded();
@@ -207,7 +207,7 @@ proptest! {
     ) {
         let mut noise = Noise(seed);
         let kind = WeightType::ALL[kind];
-        let cols = if kind.block_len() == 256 { 256 } else { 224 };
+        let cols = if kind.block_len() == 256 { 1280 } else { 1312 };
         let matrix = Matrix::random(kind, rows, cols, &mut noise);
         let x = numbers(tokens * cols, &mut noise);
         let order: Vec<u32> = (0..tokens as u32).rev().collect();

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ROWS, Tile};
+use super::{Partial, ROWS, Tile};
 use crate::activations::QuantisedRow;
 
 /// `(M, ROWS)` products in groups of `G`.
@@ -55,17 +55,17 @@ pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<
     out
 }
 
-/// `(ROWS)` products of rows that are not interleaved, in groups of `G`.
+/// Adds `(ROWS)` products of rows that are not interleaved, in groups of `G`, to `partial`.
 ///
 /// # Safety
-/// The processor must have these instructions; `tile.rows` must hold sixteen rows of whole vectors, and `tile` and `x` what
-/// [`Tile::dot`] checks.
+/// The processor must have these instructions; `tile` and `x` must hold what [`Tile::check`] checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>) -> [f32; ROWS] {
+pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>, partial: &mut Partial) {
     let cols = (tile.groups * G).next_multiple_of(64);
     assert!(tile.rows.codes.len() >= ROWS * cols);
-    let mut sums = _mm512_setzero_ps();
-    let mut biases = _mm512_setzero_ps();
+    // SAFETY: sixteen numbers each; the loads need no alignment.
+    let (mut sums, mut biases) =
+        unsafe { (_mm512_loadu_ps(partial.sums.as_ptr()), _mm512_loadu_ps(partial.biases.as_ptr())) };
     for step in 0..cols / 64 {
         // SAFETY: the row holds whole vectors of codes.
         let x_codes = unsafe { _mm512_loadu_si512(x.codes.as_ptr().add(64 * step).cast()) };
@@ -102,10 +102,11 @@ pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>) -> [f32
             sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
         }
     }
-    let mut out = [0.0; ROWS];
-    // SAFETY: sixteen numbers; the store needs no alignment.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sums, biases)) };
-    out
+    // SAFETY: sixteen numbers each; the stores need no alignment.
+    unsafe {
+        _mm512_storeu_ps(partial.sums.as_mut_ptr(), sums);
+        _mm512_storeu_ps(partial.biases.as_mut_ptr(), biases);
+    }
 }
 
 /// Adds up each 128-bit lane of four rows: lane `l` of the result holds the four sums of the rows' lanes `l`.
