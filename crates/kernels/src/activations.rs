@@ -90,18 +90,6 @@ pub struct QuantisedRow<'a> {
     pub sums_of_32: &'a [f32],
 }
 
-impl<'a> QuantisedRow<'a> {
-    /// The row from column `col` on, a multiple of 32.
-    pub(crate) fn from(self, col: usize) -> Self {
-        Self {
-            codes: &self.codes[col..],
-            scales: &self.scales[col / GROUP..],
-            sums_of_16: &self.sums_of_16[col / 16..],
-            sums_of_32: &self.sums_of_32[col / 32..],
-        }
-    }
-}
-
 for_each_isa! {
     /// Rounds one row. `x` may be shorter than `codes`: the rest is zero.
     pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums_of_16: &mut [f32], sums_of_32: &mut [f32]) = quantise_row_body

@@ -86,9 +86,8 @@ for_each_isa! {
 #[inline(always)]
 fn convert_body(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     const STRETCH: usize = 512;
-    const AHEAD_BYTES: usize = 8192;
     for (bytes, out) in bytes.chunks(STRETCH).zip(out.chunks_mut(STRETCH / kind.block_bytes())) {
-        prefetch(bytes, AHEAD_BYTES, STRETCH);
+        prefetch::<STRETCH>(bytes);
         convert_stretch(kind, bytes, out);
     }
 }

@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
-use crate::{WeightType, float::f16_to_f32, isa::Isa};
+use crate::{WeightType, float::f16_to_f32, isa::Isa, prefetch::prefetch};
 
 /// Walks a row block by block: `BYTES` in, `LEN` codes and `GROUPS` scales and minimums out. A macro, since a function
 /// that takes the block's as an argument calls it through a shim without the instruction set, and nothing is inlined.
@@ -18,6 +18,7 @@ macro_rules! each_block {
         let (scales, _) = $scales.as_chunks_mut::<$groups>();
         let (mins, _) = $mins.as_chunks_mut::<$groups>();
         for (((bytes, codes), scales), mins) in row.iter().zip(codes).zip(scales).zip(mins) {
+            prefetch::<$bytes>(bytes);
             $block(bytes, codes, scales, mins);
         }
     }};

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Partial, ROWS, Tile};
+use super::{ROWS, Tile};
 use crate::activations::QuantisedRow;
 
 /// `(M, ROWS)` products in groups of `G`.
@@ -55,30 +55,44 @@ pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<
     out
 }
 
-/// Adds `(ROWS)` products of rows that are not interleaved, in groups of `G`, to `partial`.
+/// Sums of sixteen codes' products of four rows: `codes: (4, cols)` with `x: (cols)`, `cols` a multiple of 64, to
+/// `sums: (cols / 64, 4 sixteens, 4 rows)`.
+///
+/// # Safety
+/// The processor must have these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn sum_sixteens(codes: &[u8], x: &[i8], sums: &mut [i32]) {
+    let cols = codes.len() / 4;
+    assert!(cols.is_multiple_of(64) && x.len() >= cols && sums.len() == cols / 4);
+    for step in 0..cols / 64 {
+        // SAFETY: `x` and each of the four rows hold `cols`, `sums` sixteen numbers a step.
+        unsafe {
+            let x = _mm512_loadu_si512(x.as_ptr().add(64 * step).cast());
+            let mut rows = [_mm512_setzero_si512(); 4];
+            for (r, row) in rows.iter_mut().enumerate() {
+                let w = _mm512_loadu_si512(codes.as_ptr().add(r * cols + 64 * step).cast());
+                *row = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x);
+            }
+            _mm512_storeu_si512(sums.as_mut_ptr().add(16 * step).cast(), add_lanes(rows));
+        }
+    }
+}
+
+/// `(ROWS)` products from `tile.sums`, for weights in groups of `G`.
 ///
 /// # Safety
 /// The processor must have these instructions; `tile` and `x` must hold what [`Tile::check`] checks.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>, partial: &mut Partial) {
-    let cols = (tile.groups * G).next_multiple_of(64);
-    assert!(tile.rows.codes.len() >= ROWS * cols);
-    // SAFETY: sixteen numbers each; the loads need no alignment.
-    let (mut sums, mut biases) =
-        unsafe { (_mm512_loadu_ps(partial.sums.as_ptr()), _mm512_loadu_ps(partial.biases.as_ptr())) };
-    for step in 0..cols / 64 {
-        // SAFETY: the row holds whole vectors of codes.
-        let x_codes = unsafe { _mm512_loadu_si512(x.codes.as_ptr().add(64 * step).cast()) };
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+pub unsafe fn scale_sums<const G: usize>(tile: &Tile, x: QuantisedRow<'_>) -> [f32; ROWS] {
+    let steps = (tile.groups * G).div_ceil(64);
+    assert!(tile.sums.len() >= ROWS / 4 * steps * 16);
+    let mut sums = _mm512_setzero_ps();
+    let mut biases = _mm512_setzero_ps();
+    for step in 0..steps {
         let mut quarters = [_mm512_setzero_si512(); 4];
         for (q, quarter) in quarters.iter_mut().enumerate() {
-            let mut rows = [_mm512_setzero_si512(); 4];
-            for (r, row) in rows.iter_mut().enumerate() {
-                // SAFETY: `rows.codes` holds sixteen rows of `cols`, as asserted.
-                let w =
-                    unsafe { _mm512_loadu_si512(tile.rows.codes.as_ptr().add((4 * q + r) * cols + 64 * step).cast()) };
-                *row = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x_codes);
-            }
-            *quarter = add_lanes(rows);
+            // SAFETY: four quarters of `steps` times sixteen numbers, as asserted.
+            *quarter = unsafe { _mm512_loadu_si512(tile.sums.as_ptr().add(16 * (q * steps + step)).cast()) };
         }
         let mut scales = _mm512_setzero_ps();
         for (i, dots) in transpose_lanes(quarters).into_iter().enumerate() {
@@ -102,11 +116,10 @@ pub unsafe fn dot_rows<const G: usize>(tile: &Tile, x: QuantisedRow<'_>, partial
             sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
         }
     }
-    // SAFETY: sixteen numbers each; the stores need no alignment.
-    unsafe {
-        _mm512_storeu_ps(partial.sums.as_mut_ptr(), sums);
-        _mm512_storeu_ps(partial.biases.as_mut_ptr(), biases);
-    }
+    let mut out = [0.0; ROWS];
+    // SAFETY: sixteen numbers; the store needs no alignment.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sums, biases)) };
+    out
 }
 
 /// Adds up each 128-bit lane of four rows: lane `l` of the result holds the four sums of the rows' lanes `l`.

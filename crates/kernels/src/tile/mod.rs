@@ -6,8 +6,8 @@
 //! the weights' groups, whatever else is computed with it (Law 2).
 //!
 //! Where only one row of activations comes, AVX-512 leaves the codes row by row and adds the lanes of each sixteen up: that
-//! is less work than interleaving, and since sums of codes are exact it gives the same bits. It goes a stretch of columns at
-//! a time, so that codes never leave the first cache and memory is read all along.
+//! is less work than interleaving, and since sums of codes are exact it gives the same bits. It goes four rows at a time, so
+//! that codes never leave the first cache and memory does not rest for long.
 //!
 //! The plain reference is `portable`; AVX-512 and AVX2 do the same operations in the same order and give the same bits.
 
@@ -19,16 +19,13 @@ mod portable;
 
 use std::ops::Range;
 
-use crate::{Weights, activations::QuantisedRow, isa::Isa, prefetch::prefetch, unpack::unpack_row};
+use crate::{Weights, activations::QuantisedRow, isa::Isa, unpack::unpack_row};
 
 /// Rows in a tile.
 pub const ROWS: usize = 16;
 
 /// Most rows of activations that are multiplied at once.
 pub const WIDTH: usize = 8;
-
-/// Columns of a stretch: whole blocks of every type, whole vectors of scales.
-const STRETCH: usize = 1024;
 
 /// Sixteen rows of one weight matrix, unpacked and interleaved. Reused from tile to tile.
 #[derive(Debug, Default)]
@@ -44,14 +41,9 @@ pub struct Tile {
     groups: usize,
     /// What is subtracted from each code.
     offset: f32,
+    /// `(ROWS / 4, cols / 64, 4, 4)`: sums of sixteen codes' products, four of them for each of four rows.
+    sums: Vec<i32>,
     rows: Unpacked,
-}
-
-/// Sums over the columns so far: of scaled codes, and of biases.
-#[derive(Default)]
-struct Partial {
-    sums: [f32; ROWS],
-    biases: [f32; ROWS],
 }
 
 /// Rows before they are interleaved, each padded to whole vectors.
@@ -78,13 +70,15 @@ impl Tile {
             group: 32,
             groups: 0,
             offset: 0.0,
+            sums: Vec::with_capacity(ROWS / 16 * cols.next_multiple_of(64)),
             rows,
         }
     }
 
     /// Bytes that [`Tile::with_capacity`] takes.
     pub fn capacity_bytes(cols: usize) -> usize {
-        2 * (ROWS * cols.next_multiple_of(64) + 2 * 4 * ROWS * (cols / 16).next_multiple_of(16))
+        let cols = cols.next_multiple_of(64);
+        2 * (ROWS * cols + 2 * 4 * ROWS * (cols / 16).next_multiple_of(16)) + 4 * (ROWS / 16 * cols)
     }
 
     /// Products of `count` (at most [`ROWS`]) rows of quantised `weights` from row `first` on with one row of activations.
@@ -101,36 +95,37 @@ impl Tile {
             self.fill(isa, weights, first, count);
             return self.dot(isa, [x])[0];
         }
-        let (cols, row_bytes) = (weights.cols(), weights.row(first).len());
-        let mut partial = Partial::default();
-        for start in (0..cols).step_by(STRETCH) {
-            let end = cols.min(start + STRETCH);
-            // The next stretch of the same rows, or the first of the next tile's.
-            let ahead = if end < cols {
-                row_bytes * STRETCH / cols
-            } else {
-                (ROWS - 1) * row_bytes + row_bytes * (cols - start) / cols
-            };
-            self.unpack(isa, weights, first..first + count, start..end, ahead);
-            self.interleave_scales(isa);
-            let x = x.from(start);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let steps = weights.cols().div_ceil(64);
+            self.sums.resize(ROWS / 4 * steps * 16, 0);
+            self.shape(weights, 4);
             self.check(x);
-            #[cfg(target_arch = "x86_64")]
+            for (quarter, start) in (0..count).step_by(4).enumerate() {
+                self.unpack(isa, weights, first + start..first + count.min(start + 4), start);
+                let sums = &mut self.sums[quarter * steps * 16..(quarter + 1) * steps * 16];
+                // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; `shape` made room for
+                // four rows of whole vectors, and `check` looked at `x`.
+                unsafe { avx512::sum_sixteens(&self.rows.codes, x.codes, sums) };
+            }
+            self.interleave_scales(isa);
+            self.check(x);
             match self.group {
-                // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; lengths are checked.
-                16 => unsafe { avx512::dot_rows::<16>(self, x, &mut partial) },
+                // SAFETY: as above; the sums are those of as many sixteens as `check` looked for.
+                16 => unsafe { avx512::scale_sums::<16>(self, x) },
                 // SAFETY: as above.
-                _ => unsafe { avx512::dot_rows::<32>(self, x, &mut partial) },
+                _ => unsafe { avx512::scale_sums::<32>(self, x) },
             }
         }
-        std::array::from_fn(|row| partial.sums[row] + partial.biases[row])
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("no `Isa::Avx512` here")
     }
 
     /// Fills the tile with `count` (at most [`ROWS`]) rows of quantised `weights` from row `first` on. What lies beyond
     /// them in the tile gives numbers that mean nothing.
     pub fn fill(&mut self, isa: Isa, weights: Weights<'_>, first: usize, count: usize) {
-        let ahead = 4 * weights.row(first).len();
-        self.unpack(isa, weights, first..first + count, 0..weights.cols(), ahead);
+        self.shape(weights, ROWS);
+        self.unpack(isa, weights, first..first + count, 0);
         self.interleave_scales(isa);
         let len = self.rows.codes.len() / (4 * ROWS);
         self.codes.resize(self.rows.codes.len(), 0);
@@ -145,32 +140,32 @@ impl Tile {
         }
     }
 
-    /// Unpacks columns of rows, after asking for what lies `ahead` bytes behind each.
-    fn unpack(&mut self, isa: Isa, weights: Weights<'_>, rows: Range<usize>, cols: Range<usize>, ahead: usize) {
+    /// Makes room for the codes of `code_rows` rows, and the scales of all.
+    fn shape(&mut self, weights: Weights<'_>, code_rows: usize) {
         let kind = weights.kind();
         self.group = kind.group_len();
-        self.groups = cols.len() / self.group;
-        let (padded_cols, padded_groups) = (cols.len().next_multiple_of(64), self.groups.next_multiple_of(16));
-        let Unpacked { codes, scales, mins } = &mut self.rows;
-        codes.resize(ROWS * padded_cols, 0);
-        scales.resize(ROWS * padded_groups, 0.0);
-        mins.resize(ROWS * padded_groups, 0.0);
-        let bytes = |col: usize| col / kind.block_len() * kind.block_bytes();
-        let each =
-            codes.chunks_mut(padded_cols).zip(scales.chunks_mut(padded_groups)).zip(mins.chunks_mut(padded_groups));
-        for (row, ((codes, scales), mins)) in rows.zip(each) {
-            let bytes = &weights.row(row)[bytes(cols.start)..bytes(cols.end)];
-            prefetch(bytes, ahead, bytes.len());
-            unpack_row(isa, kind, bytes, codes, scales, mins);
-        }
+        self.groups = weights.cols() / self.group;
         self.offset = f32::from(kind.code_offset());
+        let groups = self.groups.next_multiple_of(16);
+        self.rows.codes.resize(code_rows * weights.cols().next_multiple_of(64), 0);
+        for per_group in [&mut self.rows.scales, &mut self.rows.mins, &mut self.scales, &mut self.biases] {
+            per_group.resize(ROWS * groups, 0.0);
+        }
+    }
+
+    /// Unpacks rows of `weights`: their codes from the first on, their scales from row `scales_row` on.
+    fn unpack(&mut self, isa: Isa, weights: Weights<'_>, rows: Range<usize>, scales_row: usize) {
+        let (cols, groups) = (weights.cols().next_multiple_of(64), self.groups.next_multiple_of(16));
+        let Unpacked { codes, scales, mins } = &mut self.rows;
+        let scales = scales.chunks_mut(groups).zip(mins.chunks_mut(groups)).skip(scales_row);
+        for ((row, codes), (scales, mins)) in rows.zip(codes.chunks_mut(cols)).zip(scales) {
+            unpack_row(isa, weights.kind(), weights.row(row), codes, scales, mins);
+        }
     }
 
     fn interleave_scales(&mut self, isa: Isa) {
         let Self { scales, biases, rows, offset, .. } = self;
         let len = rows.scales.len() / ROWS;
-        scales.resize(ROWS * len, 0.0);
-        biases.resize(ROWS * len, 0.0);
         match isa {
             // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
