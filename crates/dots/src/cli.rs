@@ -7,8 +7,13 @@ use clap::{
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
 };
 use dots_engine::SamplingParams;
-use dots_kernels::pool::MAX_THREADS;
-use dots_model::{checkpoint::GenerationDefaults, executor::Arithmetic};
+use dots_kernels::{WeightType, pool::MAX_THREADS};
+use dots_model::{
+    checkpoint::{GenerationDefaults, Types},
+    executor::Arithmetic,
+};
+
+use crate::bench::Shape;
 
 /// What `dots` says where it is given no model.
 pub const HOW_TO_GET_A_MODEL: &str = "\
@@ -59,6 +64,17 @@ Examples:
   dots inspect rednote-hilab/dots.llm1.inst --context 16384 --json
   dots inspect --published";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  dots bench ./dots.llm1-Q4_K_M.gguf
+  dots bench ./dots.llm1-Q4_K_M.gguf --depth 0,4096 --batch 1,16 --prefill 0
+  dots bench --random full-width:5 --extrapolate 62
+  dots bench --random small:4 --type Q8_0 --json
+
+Each line says how much of this machine's read bandwidth (decode) or of its peak
+of dot products (prefill) was used; both are measured first. --random needs no
+file: 5 layers of the published width in Q4_K_M take 6.3 GiB of memory.";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   dots serve ./dots.llm1-Q4_K_M.gguf
@@ -92,6 +108,9 @@ pub enum Command {
     /// Show what a checkpoint is and the memory it takes, without loading it
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
+    /// Measure how fast a model runs here, beside what this machine can do at most
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -155,6 +174,49 @@ pub struct InspectArgs {
     /// The memory that the published dots.llm1 takes, by weight type and context length
     #[arg(long)]
     pub published: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Folder, GGUF file or hub name
+    #[arg(conflicts_with = "random")]
+    pub model: Option<String>,
+    /// Random weights of this shape instead of a model's: full-width:LAYERS as published, small:LAYERS for a quick look
+    #[arg(long, value_name = "SHAPE:LAYERS")]
+    pub random: Option<Shape>,
+    /// How random weights are held: Q4_K_M as llama.cpp mixes it, or any one weight type
+    #[arg(long = "type", value_name = "TYPE", default_value = "Q4_K_M", requires = "random", value_parser = types)]
+    pub types: Types,
+    /// Say what this many layers would take, by a line through the layers of --random and 2 of them
+    #[arg(long, value_name = "LAYERS", requires = "random", value_parser = count)]
+    pub extrapolate: Option<usize>,
+    /// Lengths of prompts to read; 0 for none
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_delimiter = ',', value_parser = count_or_none)]
+    pub prefill: Vec<usize>,
+    /// Tokens to generate one by one; 0 for none
+    #[arg(long, value_name = "TOKENS", default_value = "64", value_delimiter = ',', value_parser = count_or_none)]
+    pub decode: Vec<usize>,
+    /// Tokens that each sequence has already
+    #[arg(long, value_name = "TOKENS", default_value = "0", value_delimiter = ',', value_parser = count_or_none)]
+    pub depth: Vec<usize>,
+    /// Sequences together
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',', value_parser = count)]
+    pub batch: Vec<usize>,
+    /// Runs of each, of which the median counts, after one that does not
+    #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
+    pub repeat: usize,
+    /// exact: activations and cache in f32; fast: rounded activations, cache in bf16
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
+    pub arithmetic: ArithmeticArg,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+    /// Most tokens in one step; a longer prompt is read in pieces of this size
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
+    pub max_batch_tokens: usize,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -325,6 +387,19 @@ fn threads(text: &str) -> Result<usize, String> {
         Ok(number) if (1..=MAX_THREADS).contains(&number) => Ok(number),
         _ => Err(format!("expected a whole number from 1 to {MAX_THREADS}")),
     }
+}
+
+/// As [`count`], or 0.
+fn count_or_none(text: &str) -> Result<usize, String> {
+    if text == "0" { Ok(0) } else { count(text).map_err(|wrong| format!("{wrong}, or 0")) }
+}
+
+/// A choice of weight types by its name.
+fn types(text: &str) -> Result<Types, String> {
+    Types::named(text).ok_or_else(|| {
+        let names: Vec<&str> = WeightType::ALL.into_iter().map(WeightType::name).collect();
+        format!("expected Q4_K_M, {}", names.join(", "))
+    })
 }
 
 /// A number from `LEAST` to `MOST`; not-a-number is in no range.

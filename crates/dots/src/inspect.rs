@@ -331,6 +331,7 @@ fn format_name(format: Format) -> &'static str {
     match format {
         Format::HuggingFace => "Hugging Face",
         Format::Gguf => "GGUF",
+        Format::Random => "random",
     }
 }
 

@@ -1,6 +1,7 @@
 //! `dots`: the command line of the dots.llm1 house. Each command is a file; what they share is beside them.
 
 mod answer;
+mod bench;
 mod chat;
 mod cli;
 mod complete;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Complete(args)) => complete::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),

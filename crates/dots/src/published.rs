@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 
 use dots_kernels::WeightType;
-use dots_model::{Config, executor::Arithmetic};
+use dots_model::{Config, checkpoint::held_as, executor::Arithmetic};
 use serde_json::{Value, json};
 
 use crate::{plan, table::Table, units};
@@ -77,22 +77,6 @@ fn tensors(config: &Config) -> Vec<Group> {
     ]
 }
 
-/// The type that a row of `cols` is held in where `wanted` is asked for.
-fn held_as(wanted: WeightType, cols: u64) -> WeightType {
-    if cols.is_multiple_of(wanted.block_len() as u64) {
-        return wanted;
-    }
-    let fallback = match wanted {
-        WeightType::Q2_K | WeightType::Q3_K => WeightType::Q4_0,
-        WeightType::Q4_K => WeightType::Q5_0,
-        WeightType::Q5_K => WeightType::Q5_1,
-        WeightType::Q6_K => WeightType::Q8_0,
-        WeightType::IQ4_XS => WeightType::IQ4_NL,
-        _ => WeightType::F16,
-    };
-    if cols.is_multiple_of(fallback.block_len() as u64) { fallback } else { WeightType::F16 }
-}
-
 /// Bytes of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Weights {
@@ -108,7 +92,7 @@ fn weights(config: &Config, wanted: WeightType) -> Weights {
         let kind = match (role, wanted) {
             (Role::Small, _) => WeightType::F32,
             (Role::Embedding | Role::Head, WeightType::F8_E4M3) => WeightType::BF16,
-            _ => held_as(wanted, cols),
+            _ => held_as(wanted, cols as usize),
         };
         let scale_bytes = if kind == WeightType::F8_E4M3 { 4 } else { 0 };
         let row_bytes = cols / kind.block_len() as u64 * kind.block_bytes() as u64 + scale_bytes;
@@ -217,15 +201,6 @@ mod tests {
         let bf16 = weights(&config, WeightType::BF16);
         assert!((285e9..286.5e9).contains(&(bf16.total_bytes as f64)), "{bf16:?}");
         assert!((26e9..28e9).contains(&(bf16.active_bytes as f64)), "{bf16:?}");
-    }
-
-    #[test]
-    fn rows_that_blocks_do_not_fill_fall_back() {
-        assert_eq!(held_as(WeightType::Q4_K, 4096), WeightType::Q4_K);
-        assert_eq!(held_as(WeightType::Q4_K, 1408), WeightType::Q5_0);
-        assert_eq!(held_as(WeightType::Q6_K, 10944), WeightType::Q8_0);
-        assert_eq!(held_as(WeightType::Q8_0, 1408), WeightType::Q8_0);
-        assert_eq!(held_as(WeightType::Q8_0, 33), WeightType::F16);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod dot;
 pub mod float;
 pub mod isa;
+pub mod measure;
 pub mod norm;
 pub mod pool;
 mod prefetch;

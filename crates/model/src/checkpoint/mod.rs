@@ -11,7 +11,9 @@ mod gguf;
 mod hf;
 mod json;
 mod names;
+mod random;
 mod tensor;
+mod types;
 
 use std::{
     collections::HashMap,
@@ -23,6 +25,7 @@ use crate::{Config, Error};
 pub(crate) use gguf::SplitName;
 pub(crate) use hf::shard_names;
 pub use tensor::Tensor;
+pub use types::{Types, held_as};
 
 /// The kind of files that a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Format {
     HuggingFace,
     /// One GGUF file or its splits.
     Gguf,
+    /// No files: weights made in memory.
+    Random,
 }
 
 /// Where the tokenizer comes from.
