@@ -303,3 +303,13 @@ fn numbers_out_of_range_are_a_wrong_call() {
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("--top-p"), "{ran:?}");
 }
+
+#[test]
+fn a_stream_without_an_end_does_not_fill_the_memory() {
+    let endless = "x\\\n".repeat((8 << 20) / 2);
+    for command in ["complete", "chat"] {
+        let mut dots = dots();
+        dots.arg(command).arg(fixture("hf"));
+        ran_with_input(dots, &endless).failed_saying(&["standard input", "at most 8388608 bytes"]);
+    }
+}

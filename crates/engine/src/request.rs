@@ -5,6 +5,9 @@ use std::fmt::Debug;
 /// Most stop texts of one request.
 pub const MAX_STOPS: usize = 16;
 
+/// Most bytes of one stop text. Each choice of a request keeps them all, with a table of nine times their size.
+pub const MAX_STOP_BYTES: usize = 1024;
+
 /// Most alternatives of a token whose log-probabilities a request may ask for.
 pub const MAX_LOGPROBS: usize = 20;
 
@@ -17,7 +20,8 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Most tokens to generate, at least 1; `None` is up to the context's end.
     pub max_tokens: Option<usize>,
-    /// Texts that end the answer and are left out of it; at most [`MAX_STOPS`], none empty.
+    /// Texts that end the answer and are left out of it; at most [`MAX_STOPS`], none empty and none longer than
+    /// [`MAX_STOP_BYTES`].
     pub stop: Vec<String>,
     /// Ids that end the answer, beside the model's own.
     pub stop_token_ids: Vec<u32>,
@@ -128,6 +132,8 @@ impl Request {
         let stops = self.stop.len();
         require(stops <= MAX_STOPS, "stop", &format!("at most {MAX_STOPS} texts"), stops)?;
         require(!self.stop.iter().any(String::is_empty), "stop", "texts that are not empty", "")?;
+        let longest = self.stop.iter().map(String::len).max().unwrap_or(0);
+        require(longest <= MAX_STOP_BYTES, "stop", &format!("texts of at most {MAX_STOP_BYTES} bytes"), longest)?;
         self.stop_token_ids.iter().try_for_each(|&id| limits.check_id("stop_token_ids", id))?;
         let logprobs = self.logprobs.unwrap_or(0);
         require(logprobs <= MAX_LOGPROBS, "logprobs", &format!("at most {MAX_LOGPROBS}"), logprobs)?;

@@ -19,6 +19,7 @@ fn every_setting_outside_its_range_is_named() {
         ("prompt", Request { prompt: vec![1, 300], ..valid() }),
         ("max_tokens", Request { max_tokens: Some(0), ..valid() }),
         ("stop", Request { stop: vec![String::new()], ..valid() }),
+        ("stop", Request { stop: vec!["x".repeat(1025)], ..valid() }),
         ("stop", Request { stop: too_many_stops, ..valid() }),
         ("stop_token_ids", Request { stop_token_ids: vec![u32::MAX], ..valid() }),
         ("logprobs", Request { logprobs: Some(21), ..valid() }),

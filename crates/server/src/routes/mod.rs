@@ -14,12 +14,19 @@ use axum::{
     routing::{get, post},
 };
 use dots_engine::Request;
+use tokio::sync::Semaphore;
 
 use crate::{App, answer::Choices, auth, error::ApiError, openai::Generation};
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
 /// way there.
 pub const OFF_RUNTIME_BYTES: usize = 16 << 10;
+
+/// Long requests that are read at once. Tokenising takes some hundred bytes for each of a text's, a gigabyte for the longest
+/// body: what waits here waits with its body only.
+const LONG_AT_ONCE: usize = 2;
+
+static LONG: Semaphore = Semaphore::const_new(LONG_AT_ONCE);
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -47,6 +54,12 @@ async fn off_runtime<T: Send + 'static>(
     if bytes < OFF_RUNTIME_BYTES {
         return work();
     }
+    let place = LONG.acquire().await;
+    let work = move || {
+        // Given back when the work ends, not when the client hangs up.
+        let _place = place;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "reading a request failed");
         Err(ApiError::internal("The request could not be read. The reason is in the server's log."))
@@ -93,5 +106,35 @@ impl Job {
             }
         }
         Ok(Choices::new(streams))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_requests_are_read_a_few_at_once() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+                tokio::spawn(off_runtime(OFF_RUNTIME_BYTES, move || {
+                    most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                    std::thread::sleep(Duration::from_millis(10));
+                    now.fetch_sub(1, SeqCst);
+                    Ok(())
+                }))
+            })
+            .collect();
+        for reader in readers {
+            assert!(reader.await.unwrap().is_ok());
+        }
+        assert!(most.load(SeqCst) <= LONG_AT_ONCE, "{most:?}");
     }
 }
