@@ -8,7 +8,11 @@
 use std::io::{self, Write};
 
 use dots_kernels::WeightType;
-use dots_model::{Config, checkpoint::held_as, executor::Arithmetic};
+use dots_model::{
+    Config,
+    checkpoint::{held_as, tensor_bytes},
+    executor::Arithmetic,
+};
 use serde_json::{Value, json};
 
 use crate::{plan, table::Table, units};
@@ -94,9 +98,7 @@ fn weights(config: &Config, wanted: WeightType) -> Weights {
             (Role::Embedding | Role::Head, WeightType::F8_E4M3) => WeightType::BF16,
             _ => held_as(wanted, cols as usize),
         };
-        let scale_bytes = if kind == WeightType::F8_E4M3 { 4 } else { 0 };
-        let row_bytes = cols / kind.block_len() as u64 * kind.block_bytes() as u64 + scale_bytes;
-        let bytes = count * rows * row_bytes;
+        let bytes = count * tensor_bytes(kind, &[rows as usize, cols as usize]);
         sum.total_bytes += bytes;
         sum.active_bytes += match role {
             Role::Embedding => 0,

@@ -4,6 +4,7 @@ use crate::{
     WeightType, Weights,
     float::{bf16_to_f32, e4m3_to_f32, f16_to_f32},
     isa::{Isa, for_each_isa},
+    packed,
     prefetch::prefetch,
     unpack::unpack_row,
 };
@@ -32,7 +33,9 @@ impl Unpacked {
 /// Writes row `row` of `weights` to `out: (cols)`, without the row scale of FP8. `unpacked` is scratch.
 pub fn decode_row_unscaled(isa: Isa, weights: Weights<'_>, row: usize, unpacked: &mut Unpacked, out: &mut [f32]) {
     let kind = weights.kind();
-    if kind.is_quantised() {
+    if kind.is_packed() {
+        weights.panel(row / packed::ROWS).decode_row(row % packed::ROWS, out);
+    } else if kind.is_quantised() {
         let Unpacked { codes, scales, mins } = unpacked;
         let groups = weights.cols() / kind.group_len();
         codes.resize(weights.cols(), 0);

@@ -13,6 +13,7 @@ pub mod float;
 pub mod isa;
 pub mod measure;
 pub mod norm;
+pub mod packed;
 pub mod pool;
 mod prefetch;
 pub mod product;

@@ -45,6 +45,7 @@ impl WeightType {
             Self::Q3_K => 4,
             Self::Q6_K => 32,
             Self::Q8_0 | Self::IQ4_NL | Self::IQ4_XS => 128,
+            Self::Q3_D | Self::Q4_D | Self::Q5_D | Self::Q6_D | Self::Q8_D => 128,
             _ => 0,
         }
     }
@@ -75,9 +76,7 @@ fn unpack_row_plain(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &m
         WeightType::Q6_K => each_block!(q6_k: 210 => 256, 16; bytes, codes, scales, mins),
         WeightType::IQ4_NL => each_block!(iq4_nl: 18 => 32, 1; bytes, codes, scales, mins),
         WeightType::IQ4_XS => each_block!(iq4_xs: 136 => 256, 8; bytes, codes, scales, mins),
-        WeightType::F32 | WeightType::F16 | WeightType::BF16 | WeightType::F8_E4M3 => {
-            unreachable!("float types have no codes")
-        }
+        _ => unreachable!("float types have no codes, and packed ones no rows"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Weight matrices as they lie in their files.
 
+use crate::packed::{self, Panel};
+
 /// How the numbers of a weight matrix are stored.
 ///
 /// Blocks of the quantised types are laid out as in GGUF (ggml `block_q4_0` and its siblings).
@@ -38,26 +40,41 @@ pub enum WeightType {
     IQ4_NL,
     /// 4 bits into a table of 16 levels, 6-bit scales for 32 in blocks of 256.
     IQ4_XS,
+    /// dots' own, in panels of 16 rows (see [`crate::packed`]): 3 bits into a table of 8 levels, 8-bit scales for 32.
+    Q3_D,
+    /// dots' own: 4 bits into a table of 16 levels, 8-bit scales for 32.
+    Q4_D,
+    /// dots' own: 5 bits, 8-bit scales for 32.
+    Q5_D,
+    /// dots' own: 6 bits, 8-bit scales for 32.
+    Q6_D,
+    /// dots' own: 8 bits, 8-bit scales for 32.
+    Q8_D,
 }
 
 impl WeightType {
     /// Every type, floats first, then by bits.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::F32,
         Self::F16,
         Self::BF16,
         Self::F8_E4M3,
         Self::Q8_0,
+        Self::Q8_D,
         Self::Q6_K,
+        Self::Q6_D,
         Self::Q5_K,
         Self::Q5_1,
         Self::Q5_0,
+        Self::Q5_D,
         Self::Q4_K,
         Self::Q4_1,
         Self::Q4_0,
         Self::IQ4_NL,
         Self::IQ4_XS,
+        Self::Q4_D,
         Self::Q3_K,
+        Self::Q3_D,
         Self::Q2_K,
     ];
 
@@ -80,19 +97,31 @@ impl WeightType {
             Self::Q6_K => "Q6_K",
             Self::IQ4_NL => "IQ4_NL",
             Self::IQ4_XS => "IQ4_XS",
+            Self::Q3_D => "Q3_D",
+            Self::Q4_D => "Q4_D",
+            Self::Q5_D => "Q5_D",
+            Self::Q6_D => "Q6_D",
+            Self::Q8_D => "Q8_D",
         }
     }
 
-    /// Weights in one block; 1 for the float types.
+    /// Weights in one block, of which a row holds a whole number; 1 for the float types.
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 | Self::F8_E4M3 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
+            Self::Q3_D | Self::Q4_D | Self::Q5_D | Self::Q6_D | Self::Q8_D => packed::GROUP,
             Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
         }
     }
 
-    /// Bytes of one block.
+    /// Whether rows lie in panels of sixteen, side by side, as [`crate::packed`] says.
+    pub const fn is_packed(self) -> bool {
+        matches!(self, Self::Q3_D | Self::Q4_D | Self::Q5_D | Self::Q6_D | Self::Q8_D)
+    }
+
+    /// Bytes of one block of a type whose rows lie one after the other. Packed types have none: see
+    /// [`WeightType::matrix_bytes`].
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -109,15 +138,22 @@ impl WeightType {
             Self::Q5_K => 176,
             Self::Q6_K => 210,
             Self::IQ4_XS => 136,
+            Self::Q3_D | Self::Q4_D | Self::Q5_D | Self::Q6_D | Self::Q8_D => 0,
         }
     }
 
-    /// Bytes of a row of `cols` weights; `None` when the row is no whole number of blocks or overflows.
-    pub const fn row_bytes(self, cols: usize) -> Option<usize> {
+    /// Bytes of a matrix of `rows` rows of `cols` weights, row scales of FP8 apart; `None` when a row is no whole number of
+    /// blocks or the size overflows.
+    pub const fn matrix_bytes(self, rows: usize, cols: usize) -> Option<usize> {
         if !cols.is_multiple_of(self.block_len()) {
             return None;
         }
-        (cols / self.block_len()).checked_mul(self.block_bytes())
+        if self.is_packed() {
+            let Some(panel) = packed::panel_bytes(self, cols) else { return None };
+            return panel.checked_mul(rows.div_ceil(packed::ROWS));
+        }
+        let Some(row) = (cols / self.block_len()).checked_mul(self.block_bytes()) else { return None };
+        row.checked_mul(rows)
     }
 
     /// Whether the weights are integers under scales, so that fast products run on 8-bit activations.
@@ -175,13 +211,15 @@ pub enum ShapeError {
     },
 }
 
-/// A weight matrix over borrowed bytes: `(rows, cols)`, rows contiguous, `cols` along the products' `k`.
+/// A weight matrix over borrowed bytes: `(rows, cols)`, `cols` along the products' `k`. Rows are contiguous, or sixteen of
+/// them make a panel.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
     kind: WeightType,
     rows: usize,
     cols: usize,
-    row_bytes: usize,
+    /// Bytes of a row, or of a panel where the type is packed.
+    unit_bytes: usize,
     bytes: &'a [u8],
     row_scales: &'a [f32],
 }
@@ -200,9 +238,7 @@ impl<'a> Weights<'a> {
         if !cols.is_multiple_of(kind.block_len()) {
             return Err(ShapeError::PartialBlock { kind: name, block: kind.block_len(), cols });
         }
-        let overflow = ShapeError::Overflow { kind: name, rows, cols };
-        let row_bytes = kind.row_bytes(cols).ok_or(overflow.clone())?;
-        let expected = row_bytes.checked_mul(rows).ok_or(overflow)?;
+        let expected = kind.matrix_bytes(rows, cols).ok_or(ShapeError::Overflow { kind: name, rows, cols })?;
         if bytes.len() != expected {
             return Err(ShapeError::Bytes { kind: name, rows, cols, expected, found: bytes.len() });
         }
@@ -210,7 +246,11 @@ impl<'a> Weights<'a> {
         if row_scales.len() != scales {
             return Err(ShapeError::Scales { kind: name, rows, found: row_scales.len() });
         }
-        Ok(Self { kind, rows, cols, row_bytes, bytes, row_scales })
+        let unit_bytes = match kind.is_packed() {
+            true => expected / rows.div_ceil(packed::ROWS).max(1),
+            false => expected / rows.max(1),
+        };
+        Ok(Self { kind, rows, cols, unit_bytes, bytes, row_scales })
     }
 
     /// How the weights are stored.
@@ -233,9 +273,15 @@ impl<'a> Weights<'a> {
         self.bytes
     }
 
-    /// The bytes of one row.
+    /// The bytes of one row, of a type that is not packed.
     pub fn row(&self, row: usize) -> &'a [u8] {
-        &self.bytes[row * self.row_bytes..(row + 1) * self.row_bytes]
+        debug_assert!(!self.kind.is_packed());
+        &self.bytes[row * self.unit_bytes..(row + 1) * self.unit_bytes]
+    }
+
+    /// Rows `16 · panel` to `16 · panel + 15`, of a packed type.
+    pub fn panel(&self, panel: usize) -> Panel<'a> {
+        Panel::new(self.kind, self.cols, &self.bytes[panel * self.unit_bytes..(panel + 1) * self.unit_bytes])
     }
 
     /// The factor of one row: its scale for FP8, 1 for every other type.

@@ -25,7 +25,7 @@ use crate::{Config, Error};
 pub(crate) use gguf::SplitName;
 pub(crate) use hf::shard_names;
 pub use tensor::Tensor;
-pub use types::{Types, held_as};
+pub use types::{Types, held_as, tensor_bytes};
 
 /// The kind of files that a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

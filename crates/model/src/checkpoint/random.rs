@@ -14,13 +14,14 @@ use bytes::Bytes;
 use dots_kernels::{
     Compute, WeightType, Weights,
     decode::{Unpacked, decode_row_unscaled},
+    packed,
 };
 use half::{bf16, f16};
 
 use super::{
     Checkpoint, Format, GenerationDefaults, Tensor,
     names::{self, Expected},
-    types::Types,
+    types::{Types, tensor_bytes},
 };
 use crate::{Config, Error};
 
@@ -80,8 +81,9 @@ fn plan(config: &Config, types: Types) -> Vec<Planned> {
     names::expected(config)
         .map(|Expected { name, shape, .. }| {
             let kind = types.of(config.num_hidden_layers, &name, &shape);
-            let bytes = shape.iter().product::<usize>() / kind.block_len() * kind.block_bytes();
-            Planned { name, shape, kind, bytes }
+            let bytes = usize::try_from(tensor_bytes(kind, &shape)).unwrap_or(usize::MAX);
+            let scales = if kind == WeightType::F8_E4M3 { 4 * shape[0] } else { 0 };
+            Planned { name, shape, kind, bytes: bytes - scales }
         })
         .collect()
 }
@@ -108,7 +110,8 @@ fn fill(plan: &[Planned], seed: u64) -> Result<Bytes, Error> {
     }
     Compute::new(0, 0).for_each(&mut parts, |index, (tensor, out)| {
         let mut random = Random(seed ^ (index as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95));
-        copy_pieces(&pools[&Kind::of(tensor)], tensor.kind.block_bytes(), &mut random, out);
+        let kind = Kind::of(tensor);
+        copy_pieces(&pools[&kind], kind.unit_bytes(tensor.kind), &mut random, out);
     });
     Ok(Bytes::from(all))
 }
@@ -133,6 +136,16 @@ impl Kind {
         }
     }
 
+    /// Bytes of what stands for itself: a block, or a panel of a packed type.
+    fn unit_bytes(self, kind: WeightType) -> usize {
+        match self {
+            Self::Matrix(kind, cols) if kind.is_packed() => {
+                kind.matrix_bytes(1, cols).expect("a planned tensor's size")
+            }
+            _ => kind.block_bytes(),
+        }
+    }
+
     /// Random whole blocks.
     fn pool(self, random: &mut Random) -> Vec<u8> {
         let near = |centre: f32, random: &mut Random| -> Vec<u8> {
@@ -150,6 +163,9 @@ fn matrix_pool(kind: WeightType, cols: usize, random: &mut Random) -> Vec<u8> {
     let deviation = (cols as f32).sqrt().recip();
     // Uniform numbers within ±√3 deviations have that deviation.
     let uniform = |random: &mut Random| (2.0 * random.unit() - 1.0) * 3f32.sqrt() * deviation;
+    if kind.is_packed() {
+        return packed_pool(kind, cols, deviation, random);
+    }
     let blocks = POOL_BYTES / kind.block_bytes();
     match kind {
         WeightType::F32 => (0..blocks).flat_map(|_| uniform(random).to_le_bytes()).collect(),
@@ -199,6 +215,21 @@ fn quantised_pool(kind: WeightType, blocks: usize, deviation: f32, random: &mut 
     pool
 }
 
+fn packed_pool(kind: WeightType, cols: usize, deviation: f32, random: &mut Random) -> Vec<u8> {
+    let code_mask = ((1u16 << kind.packed_bits()) - 1) as u8;
+    let squares = (0..=code_mask).map(|code| f32::from(kind.level(code)).powi(2)).sum::<f32>();
+    let unit = (squares / (f32::from(code_mask) + 1.0)).sqrt();
+    let panel_bytes = packed::panel_bytes(kind, cols).expect("a planned tensor's size");
+    let mut pool = vec![0; (POOL_BYTES / panel_bytes).max(4) * panel_bytes];
+    for panel in pool.chunks_mut(panel_bytes) {
+        let codes: Vec<u8> = (0..packed::ROWS * cols).map(|_| random.next() as u8 & code_mask).collect();
+        let scales: Vec<i8> =
+            (0..packed::ROWS * cols / packed::GROUP).map(|_| 75 + (random.next() % 50) as i8).collect();
+        packed::write_panel(kind, cols, &codes, &scales, &[deviation / unit / 100.0; packed::ROWS], panel);
+    }
+    pool
+}
+
 /// Root of the mean square of the weights in `blocks`.
 fn deviation_of(kind: WeightType, blocks: &[u8]) -> f32 {
     let cols = blocks.len() / kind.block_bytes() * kind.block_len();
@@ -210,7 +241,7 @@ fn deviation_of(kind: WeightType, blocks: &[u8]) -> f32 {
 
 /// Fills `out` with pieces of `pool`, each from a random block on.
 fn copy_pieces(pool: &[u8], block_bytes: usize, random: &mut Random, out: &mut [u8]) {
-    let piece_bytes = PIECE_BYTES / block_bytes * block_bytes;
+    let piece_bytes = (PIECE_BYTES / block_bytes).max(1) * block_bytes;
     for out in out.chunks_mut(piece_bytes) {
         let starts = (pool.len() - out.len()) / block_bytes + 1;
         let start = (random.next() % starts as u64) as usize * block_bytes;

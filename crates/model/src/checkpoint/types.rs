@@ -77,11 +77,14 @@ impl Types {
     }
 }
 
-/// Bytes of a tensor of whole blocks, the row scales of FP8 included.
-fn tensor_bytes(kind: WeightType, shape: &[usize]) -> u64 {
-    let numbers: u64 = shape.iter().map(|&n| n as u64).product();
-    let scales = if kind == WeightType::F8_E4M3 { 4 * shape[0] as u64 } else { 0 };
-    numbers / kind.block_len() as u64 * kind.block_bytes() as u64 + scales
+/// Bytes of a tensor of whole blocks, the row scales of FP8 included; `u64::MAX` where that overflows.
+pub fn tensor_bytes(kind: WeightType, shape: &[usize]) -> u64 {
+    let (rows, cols) = match *shape {
+        [rows, cols] => (rows, cols),
+        _ => (1, shape.iter().product()),
+    };
+    let scales = if kind == WeightType::F8_E4M3 { 4 * rows as u64 } else { 0 };
+    kind.matrix_bytes(rows, cols).map_or(u64::MAX, |bytes| (bytes as u64).saturating_add(scales))
 }
 
 fn layer_of(name: &str) -> Option<usize> {
@@ -128,6 +131,9 @@ mod tests {
         let small = 61 * (128 * 4096 + 128) + 4096 + 62 * (2 * 4096 + 2 * 128);
         assert_eq!(Types::One(WeightType::BF16).bytes(&config), 2 * parameters + 2 * small);
         assert_eq!(Types::One(WeightType::Q8_0).bytes(&config), (parameters - small) / 32 * 34 + 4 * small);
+        // 4.25 bits and a scale a row.
+        let bits = 8 * (Types::One(WeightType::Q4_D).bytes(&config) - 4 * small);
+        assert!((4.25..4.27).contains(&(bits as f64 / (parameters - small) as f64)));
     }
 
     #[test]
