@@ -6,52 +6,58 @@ use crate::isa::for_each_isa;
 /// few more instructions in a product.
 pub const GROUP: usize = 16;
 
-/// Rows are padded with zeros to a multiple of this: the widest vector of codes.
-const PAD: usize = 64;
+/// Thirty-two activations of one row in 8 bits, with all that a product wants to know of them: one cache line, so that a kernel
+/// walks each row by one pointer.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct QuantisedGroup {
+    /// The numbers, each for its sixteen's scale.
+    pub codes: [i8; 32],
+    /// Of each sixteen: `x ≈ scale · code`.
+    pub scales: [f32; 2],
+    /// Of each sixteen: `-128 · Σ codes`, which takes the 128 off weights' codes that were raised by it.
+    pub shifts: [i32; 2],
+    /// Of each sixteen: `scale · Σ codes`.
+    pub sums_of_16: [f32; 2],
+    /// The sum of those two.
+    pub sum_of_32: f32,
+}
+
+impl QuantisedGroup {
+    const ZERO: Self = Self { codes: [0; 32], scales: [0.0; 2], shifts: [0; 2], sums_of_16: [0.0; 2], sum_of_32: 0.0 };
+}
 
 /// Rows rounded to 8 bits in groups of [`GROUP`], each row by itself, so that a row's numbers do not depend on its company.
 #[derive(Debug, Default)]
 pub struct QuantisedRows {
-    /// `(rows, padded_cols)`, padding zero.
-    pub(crate) codes: Vec<i8>,
-    /// `(rows, padded_cols / 16)`: `x ≈ scale · code`.
-    pub(crate) scales: Vec<f32>,
-    /// `(rows, padded_cols / 16)`: `scale · Σ codes` of each 16.
-    pub(crate) sums_of_16: Vec<f32>,
-    /// `(rows, padded_cols / 32)`: the same of each 32.
-    pub(crate) sums_of_32: Vec<f32>,
-    pub(crate) padded_cols: usize,
+    /// `(rows, stride)`; what a row lacks of its last group is zero.
+    pub(crate) data: Vec<QuantisedGroup>,
+    /// Groups from one row to the next. Odd: rows a power of two apart would all fall into the same few sets of the first
+    /// cache.
+    pub(crate) stride: usize,
     rows: usize,
+}
+
+fn stride(cols: usize) -> usize {
+    cols.div_ceil(32) | 1
 }
 
 impl QuantisedRows {
     /// Room for `rows` rows of `cols`.
     pub fn with_capacity(rows: usize, cols: usize) -> Self {
-        let padded = rows * cols.next_multiple_of(PAD);
-        Self {
-            codes: Vec::with_capacity(padded),
-            scales: Vec::with_capacity(padded / GROUP),
-            sums_of_16: Vec::with_capacity(padded / 16),
-            sums_of_32: Vec::with_capacity(padded / 32),
-            padded_cols: 0,
-            rows: 0,
-        }
+        Self { data: Vec::with_capacity(rows * stride(cols)), stride: 0, rows: 0 }
     }
 
     /// Bytes that [`QuantisedRows::with_capacity`] takes; `usize::MAX` where that is more.
     pub fn capacity_bytes(rows: usize, cols: usize) -> usize {
-        let padded = rows.saturating_mul(cols.next_multiple_of(PAD));
-        padded.saturating_add((padded / GROUP + padded / 16 + padded / 32).saturating_mul(4))
+        rows.saturating_mul(stride(cols)).saturating_mul(size_of::<QuantisedGroup>())
     }
 
     /// Sets the shape. Contents are undefined until each row is filled.
     pub(crate) fn shape(&mut self, rows: usize, cols: usize) {
         self.rows = rows;
-        self.padded_cols = cols.next_multiple_of(PAD);
-        self.codes.resize(rows * self.padded_cols, 0);
-        self.scales.resize(rows * self.padded_cols / GROUP, 0.0);
-        self.sums_of_16.resize(rows * self.padded_cols / 16, 0.0);
-        self.sums_of_32.resize(rows * self.padded_cols / 32, 0.0);
+        self.stride = stride(cols);
+        self.data.resize(rows * self.stride, QuantisedGroup::ZERO);
     }
 
     /// Rows held.
@@ -60,64 +66,46 @@ impl QuantisedRows {
     }
 
     /// One row.
-    pub(crate) fn row(&self, row: usize) -> QuantisedRow<'_> {
-        let cols = self.padded_cols;
-        QuantisedRow {
-            codes: &self.codes[row * cols..(row + 1) * cols],
-            scales: &self.scales[row * (cols / GROUP)..(row + 1) * (cols / GROUP)],
-            sums_of_16: &self.sums_of_16[row * (cols / 16)..(row + 1) * (cols / 16)],
-            sums_of_32: &self.sums_of_32[row * (cols / 32)..(row + 1) * (cols / 32)],
-        }
+    pub(crate) fn row(&self, row: usize) -> &[QuantisedGroup] {
+        &self.data[row * self.stride..(row + 1) * self.stride]
     }
 
     /// What row `row` stands for after rounding, `cols` of it.
     pub fn dequantise(&self, row: usize, cols: usize) -> Vec<f32> {
-        let row = self.row(row);
-        row.codes[..cols].iter().enumerate().map(|(i, &code)| f32::from(code) * row.scales[i / GROUP]).collect()
+        let number = |i: usize| {
+            let group = &self.row(row)[i / 32];
+            f32::from(group.codes[i % 32]) * group.scales[i % 32 / GROUP]
+        };
+        (0..cols).map(number).collect()
     }
-}
-
-/// One row of 8-bit activations.
-#[derive(Clone, Copy, Debug)]
-pub struct QuantisedRow<'a> {
-    /// `(cols)`, padded with zeros to a multiple of 64.
-    pub codes: &'a [i8],
-    /// One for [`GROUP`] codes.
-    pub scales: &'a [f32],
-    /// One for 16 codes: scale times their sum.
-    pub sums_of_16: &'a [f32],
-    /// One for 32 codes: the sum of two of those.
-    pub sums_of_32: &'a [f32],
 }
 
 for_each_isa! {
-    /// Rounds one row. `x` may be shorter than `codes`: the rest is zero.
-    pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums_of_16: &mut [f32], sums_of_32: &mut [f32]) = quantise_row_body
+    /// Rounds one row into as many groups as it fills.
+    pub(crate) fn quantise_row(x: &[f32], out: &mut [QuantisedGroup]) = quantise_row_body
 }
 
 #[inline(always)]
-fn quantise_row_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums_of_16: &mut [f32], sums_of_32: &mut [f32]) {
-    let (groups, rest) = x.as_chunks::<GROUP>();
-    let mut last = [0.0; GROUP];
+fn quantise_row_body(x: &[f32], out: &mut [QuantisedGroup]) {
+    let (groups, rest) = x.as_chunks::<32>();
+    let mut last = [0.0; 32];
     last[..rest.len()].copy_from_slice(rest);
     let groups = groups.iter().chain((!rest.is_empty()).then_some(&last));
-    let codes = codes.as_chunks_mut::<GROUP>().0;
-    let used = x.len().div_ceil(GROUP);
-    let each = groups.zip(&mut *codes).zip(&mut *scales).zip(&mut *sums_of_16);
-    for (((x, codes), scale), sum) in each {
-        *sum = quantise_group(x, codes, scale);
-    }
-    codes[used..].as_flattened_mut().fill(0);
-    scales[used..].fill(0.0);
-    sums_of_16[used..].fill(0.0);
-    for (sum, halves) in sums_of_32.iter_mut().zip(sums_of_16.as_chunks::<2>().0) {
-        *sum = halves[0] + halves[1];
+    for (x, out) in groups.zip(out) {
+        for half in 0..2 {
+            let x: &[f32; GROUP] = x[GROUP * half..].first_chunk().expect("two sixteens are 32");
+            let codes = out.codes[GROUP * half..].first_chunk_mut().expect("two sixteens are 32");
+            let total = quantise_group(x, codes, &mut out.scales[half]);
+            out.shifts[half] = -128 * total;
+            out.sums_of_16[half] = out.scales[half] * total as f32;
+        }
+        out.sum_of_32 = out.sums_of_16[0] + out.sums_of_16[1];
     }
 }
 
-/// Rounds one group and gives its scale times the codes' sum.
+/// Rounds one group and gives the codes' sum.
 #[inline(always)]
-fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32) -> f32 {
+fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32) -> i32 {
     // Adding and subtracting 1.5 · 2^23 rounds to the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let mut lanes = [0.0f32; GROUP];
@@ -138,7 +126,7 @@ fn quantise_group(x: &[f32; GROUP], codes: &mut [i8; GROUP], scale: &mut f32) ->
         codes[i] = (code as i32) as i8;
         total += i32::from(codes[i]);
     }
-    *scale * total as f32
+    total
 }
 
 /// Rows of activations that products read: `(rows, cols)` in f32, and rounded where the fast arithmetic wants them.
@@ -179,19 +167,22 @@ mod tests {
             let x: Vec<f32> = (0..150).map(|i| ((i * 37 % 101) as f32 - 50.0) * (1.0 + i as f32)).collect();
             let mut rows = QuantisedRows::with_capacity(1, 150);
             rows.shape(1, 150);
-            quantise_row(isa, &x, &mut rows.codes, &mut rows.scales, &mut rows.sums_of_16, &mut rows.sums_of_32);
+            quantise_row(isa, &x, &mut rows.data);
+            assert_eq!(rows.data.len(), 5);
             for (i, (a, b)) in x.iter().zip(rows.dequantise(0, 150)).enumerate() {
-                assert!((a - b).abs() <= rows.scales[i / GROUP] * 0.5001, "{isa:?} {i}: {a} {b}");
+                let scale = rows.data[i / 32].scales[i % 32 / GROUP];
+                assert!((a - b).abs() <= scale * 0.5001, "{isa:?} {i}: {a} {b}");
             }
-            for (group, sum) in rows.sums_of_16.iter().enumerate() {
-                let codes = rows.codes[16 * group..16 * (group + 1)].iter().map(|&code| i32::from(code)).sum::<i32>();
-                assert_eq!(*sum, rows.scales[group] * codes as f32);
+            for group in &rows.data {
+                for half in 0..2 {
+                    let codes =
+                        group.codes[16 * half..16 * (half + 1)].iter().map(|&code| i32::from(code)).sum::<i32>();
+                    assert_eq!(group.sums_of_16[half], group.scales[half] * codes as f32);
+                    assert_eq!(group.shifts[half], -128 * codes);
+                }
+                assert_eq!(group.sum_of_32, group.sums_of_16[0] + group.sums_of_16[1]);
             }
-            for (group, sum) in rows.sums_of_32.iter().enumerate() {
-                assert_eq!(*sum, rows.sums_of_16[2 * group] + rows.sums_of_16[2 * group + 1]);
-            }
-            assert_eq!(rows.codes.len(), 192);
-            assert!(rows.codes[150..].iter().all(|&code| code == 0));
+            assert!(rows.data[4].codes[22..].iter().all(|&code| code == 0));
         }
     }
 
@@ -200,8 +191,7 @@ mod tests {
         for value in [0.0, 1e-44, f32::MIN_POSITIVE] {
             let mut rows = QuantisedRows::default();
             rows.shape(1, 32);
-            let QuantisedRows { codes, scales, sums_of_16, sums_of_32, .. } = &mut rows;
-            quantise_row(Isa::best(), &[value; 32], codes, scales, sums_of_16, sums_of_32);
+            quantise_row(Isa::best(), &[value; 32], &mut rows.data);
             assert!(rows.dequantise(0, 32).iter().all(|x| x.is_finite()));
         }
     }

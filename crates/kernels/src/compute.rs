@@ -2,12 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{
-    decode::Unpacked,
-    isa::Isa,
-    pool::Pool,
-    tile::{self, Tile},
-};
+use crate::{decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile};
 
 /// Threads, their scratch, and the instruction set that they use.
 #[derive(Debug)]
@@ -21,8 +16,8 @@ pub struct Compute {
 /// What one worker needs beside its inputs.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Quantised rows of weights, unpacked and interleaved.
-    pub tile: Tile,
+    /// Quantised rows of weights, unpacked and interleaved, and their sums.
+    pub panels: Panels,
     /// A quantised row on its way to f32.
     pub unpacked: Unpacked,
     /// Rows of weights in f32.
@@ -41,7 +36,7 @@ impl Compute {
         let scratch = (0..pool.threads())
             .map(|_| {
                 Mutex::new(Scratch {
-                    tile: Tile::with_capacity(max_cols),
+                    panels: Panels::default(),
                     unpacked: Unpacked::with_capacity(max_cols),
                     f32: Vec::with_capacity(tile::ROWS * max_cols),
                 })
@@ -52,7 +47,7 @@ impl Compute {
 
     /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.
     pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
-        let worker = Tile::capacity_bytes(max_cols) + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
+        let worker = Panels::BYTES + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
         threads.saturating_mul(worker)
     }
 

@@ -114,6 +114,16 @@ impl<'a> Panel<'a> {
         Self { kind, cols, codes, scales, row_scales }
     }
 
+    /// How the weights are stored.
+    pub fn kind(&self) -> WeightType {
+        self.kind
+    }
+
+    /// Inputs of the product.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// `(cols / 32)` tiles of codes.
     pub fn codes(&self) -> &'a [u8] {
         self.codes

@@ -1,7 +1,9 @@
 //! A thread pool for work that lasts microseconds.
 //!
 //! One token's forward pass is hundreds of short parallel loops, so waking must cost less than a loop: workers spin for a
-//! while before they sleep, items are taken from one counter, and nobody waits for a worker that has not begun.
+//! while before they sleep, and nobody waits for a worker that has not begun. Each worker first takes the items of a range of
+//! its own, one after the other, since neighbours in a matrix are neighbours in memory and what was asked for ahead is then
+//! what comes next; who is done takes from the others' ranges.
 
 use std::{
     cell::UnsafeCell,
@@ -37,8 +39,8 @@ struct Shared {
     phase: AtomicUsize,
     /// Workers that joined the open loop.
     joined: AtomicUsize,
-    /// Next item to take.
-    next: AtomicUsize,
+    /// Next item to take of each worker's range.
+    next: Box<[Next]>,
     /// Written only while the loop is closed and nobody has joined.
     work: UnsafeCell<Work>,
     panicked: AtomicBool,
@@ -47,6 +49,11 @@ struct Shared {
     bed: Mutex<()>,
     bell: Condvar,
 }
+
+/// A counter with a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Next(AtomicUsize);
 
 #[derive(Clone, Copy)]
 struct Work {
@@ -69,7 +76,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             phase: AtomicUsize::new(0),
             joined: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Next::default()).collect(),
             work: UnsafeCell::new(Work { body: None, items: 0 }),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -115,7 +122,9 @@ impl Pool {
         let body: *const Body<'static> = unsafe { std::mem::transmute(body as *const Body<'_>) };
         // SAFETY: the loop is closed, nobody has joined, and `running` keeps other callers out.
         unsafe { *shared.work.get() = Work { body: Some(body), items } };
-        shared.next.store(0, SeqCst);
+        for (worker, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.range_start(worker, items), SeqCst);
+        }
         shared.phase.fetch_add(1, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
             let _bed = lock(&shared.bed);
@@ -193,13 +202,23 @@ impl Shared {
         let Some(body) = work.body else { return };
         // SAFETY: as above, the closure outlives the loop.
         let body = unsafe { &*body };
-        loop {
-            let item = self.next.fetch_add(1, SeqCst);
-            if item >= work.items {
-                return;
+        let ranges = self.next.len();
+        for range in (worker..ranges).chain(0..worker) {
+            let end = self.range_start(range + 1, work.items);
+            // Looking first keeps a counter from running off, loop after loop.
+            while self.next[range].0.load(SeqCst) < end {
+                let item = self.next[range].0.fetch_add(1, SeqCst);
+                if item < end {
+                    body(item, worker);
+                }
             }
-            body(item, worker);
         }
+    }
+
+    /// The first of `items` items in the range of `worker`; one past the last worker, their count.
+    fn range_start(&self, worker: usize, items: usize) -> usize {
+        // No loop has so many items that this overflows: each stands for bytes in memory.
+        items * worker / self.next.len()
     }
 }
 

@@ -1,18 +1,27 @@
 //! Asking for weights before they are needed.
 
-/// How far ahead of the block in hand memory is asked for. The processor's own prefetching stops at each page, and while a
-/// tile is multiplied nothing is read; what was tried stands in docs/kernel-log.md.
-const AHEAD_BYTES: usize = 8192;
+/// How far ahead of the weights in hand memory is asked for, again and again: what finds all of a core's requests under way is
+/// dropped in silence. Into the second cache, since the first one's few requests would stall the loads in hand. What was tried
+/// stands in docs/kernel-log.md.
+const AHEAD_BYTES: [usize; 3] = [4096, 6144, 8192];
 
-/// Asks for the `BYTES` bytes that lie [`AHEAD_BYTES`] behind the start of `bytes`. They need not belong to anyone.
+/// Asks for `bytes` bytes somewhat ahead of `start`, which is walked in steps of as many. They need not belong to anyone.
 #[inline(always)]
-pub fn prefetch<const BYTES: usize>(bytes: &[u8]) {
+pub fn prefetch_ahead(start: *const u8, bytes: usize) {
+    for ahead in AHEAD_BYTES {
+        prefetch(start.wrapping_add(ahead), bytes);
+    }
+}
+
+/// Asks for `bytes` bytes at `start`. They need not belong to anyone.
+#[inline(always)]
+pub fn prefetch(start: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..BYTES).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing that the program sees, and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD_BYTES + line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = (start, bytes);
 }

@@ -4,6 +4,8 @@
 //! three projections of attention are three. Work is cut by rows of weights only: a sum along `k` is never split, and its
 //! order does not depend on how many rows of activations came along.
 
+use std::ops::Range;
+
 use crate::{
     Weights,
     activations::{Activations, QuantisedRows, quantise_row},
@@ -11,17 +13,39 @@ use crate::{
     decode::decode_row_unscaled,
     dot::dot_f32,
     float::silu,
-    isa::Isa,
-    tile::{self, Tile},
+    isa::{Isa, for_each_isa},
+    prefetch::prefetch,
+    tile::{self, Tile, Unpacked},
 };
 
-/// Items that each thread should find in a list of jobs, so that none waits long for the last.
-const ITEMS_PER_THREAD: usize = 24;
+/// Panels whose sums are taken side by side, so that activations are read once for all of them; what a thread takes at a time.
+const PANELS: usize = 4;
 
-/// Rows of weights that a thread takes at a time: many where there is enough to share, since what is asked of memory ahead
-/// is wasted at an item's end.
-fn item_rows(total_rows: usize, threads: usize) -> usize {
-    (total_rows / (threads * ITEMS_PER_THREAD)).next_multiple_of(tile::ROWS).clamp(tile::ROWS, 8 * tile::ROWS)
+/// Rows of weights that a thread takes at a time.
+const ITEM_ROWS: usize = PANELS * tile::ROWS;
+
+/// Most rows of activations whose sums are held at once; where there are more, weights are unpacked again.
+const CHUNK: usize = 256;
+
+/// What a thread multiplies quantised weights with.
+#[derive(Debug)]
+pub struct Panels {
+    tiles: Box<[Tile; PANELS]>,
+    unpacked: Box<Unpacked>,
+    /// `(PANELS, CHUNK, ROWS)`.
+    sums: Vec<[f32; tile::ROWS]>,
+}
+
+impl Default for Panels {
+    fn default() -> Self {
+        Self { tiles: Box::default(), unpacked: Box::default(), sums: vec![[0.0; tile::ROWS]; PANELS * CHUNK] }
+    }
+}
+
+impl Panels {
+    /// What one takes.
+    pub const BYTES: usize =
+        PANELS * size_of::<Tile>() + size_of::<Unpacked>() + PANELS * CHUNK * size_of::<[f32; tile::ROWS]>();
 }
 
 /// Which rows of the activations a job is for.
@@ -94,15 +118,15 @@ impl Out {
         Self { start: out.as_mut_ptr(), rows, cols }
     }
 
-    /// The number at (`row`, `col`).
+    /// `len` numbers of row `row` from column `col` on.
     ///
     /// # Safety
-    /// No other thread may hold or touch it.
+    /// No other thread may hold or touch them.
     #[allow(clippy::mut_from_ref, reason = "the exclusive access is the caller's promise")]
-    unsafe fn at(&self, row: usize, col: usize) -> &mut f32 {
-        assert!(row < self.rows && col < self.cols);
+    unsafe fn part(&self, row: usize, col: usize, len: usize) -> &mut [f32] {
+        assert!(row < self.rows && len <= self.cols && col <= self.cols - len);
         // SAFETY: inside the slice that `new` took, whose borrow outlives the loop.
-        unsafe { &mut *self.start.add(row * self.cols + col) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.cols + col), len) }
     }
 }
 
@@ -112,9 +136,9 @@ impl Compute {
         let outs: Vec<Out> = jobs.iter_mut().map(|job| Out::new(job.out, job.rows.len(), job.weights.rows())).collect();
         self.run_items(jobs.iter().map(|job| job.weights.rows()), |index, rows, scratch| {
             let (job, out) = (&jobs[index], &outs[index]);
-            multiply(self.isa(), scratch, job.weights, rows, job.x, job.rows, |row, col, value| {
-                // SAFETY: only this item has column `col` of this job.
-                unsafe { *out.at(row, col) = value };
+            multiply(self.isa(), scratch, job.weights, rows, job.x, job.rows, |row, col, values| {
+                // SAFETY: only this item has these columns of this job.
+                unsafe { out.part(row, col, values.len()) }.copy_from_slice(values);
             });
         });
     }
@@ -125,14 +149,13 @@ impl Compute {
         assert!(jobs.iter().all(|job| job.gate.rows() == job.up.rows()));
         self.run_items(jobs.iter().map(|job| job.gate.rows()), |index, rows, scratch| {
             let (job, out) = (&jobs[index], &outs[index]);
-            multiply(self.isa(), scratch, job.gate, rows.clone(), job.x, job.rows, |row, col, value| {
-                // SAFETY: only this item has column `col` of this job.
-                unsafe { *out.at(row, col) = value };
+            multiply(self.isa(), scratch, job.gate, rows.clone(), job.x, job.rows, |row, col, values| {
+                // SAFETY: only this item has these columns of this job.
+                unsafe { out.part(row, col, values.len()) }.copy_from_slice(values);
             });
-            multiply(self.isa(), scratch, job.up, rows, job.x, job.rows, |row, col, value| {
+            multiply(self.isa(), scratch, job.up, rows, job.x, job.rows, |row, col, values| {
                 // SAFETY: as above.
-                let gate = unsafe { out.at(row, col) };
-                *gate = silu(*gate) * value;
+                gate_values(self.isa(), unsafe { out.part(row, col, values.len()) }, values);
             });
         });
     }
@@ -141,108 +164,160 @@ impl Compute {
     pub fn quantise(&self, x: &[f32], cols: usize, out: &mut QuantisedRows) {
         let rows = x.len() / cols;
         out.shape(rows, cols);
-        let padded = out.padded_cols;
-        let codes = out.codes.chunks_mut(padded).zip(out.scales.chunks_mut(padded / 16));
-        let sums = out.sums_of_16.chunks_mut(padded / 16).zip(out.sums_of_32.chunks_mut(padded / 32));
-        let mut parts: Vec<_> = x.chunks(cols).zip(codes).zip(sums).collect();
-        self.for_each(&mut parts, |_, ((x, (codes, scales)), (sums_of_16, sums_of_32))| {
-            quantise_row(self.isa(), x, codes, scales, sums_of_16, sums_of_32);
-        });
+        let mut parts: Vec<_> = x.chunks(cols).zip(out.data.chunks_mut(out.stride)).collect();
+        self.for_each(&mut parts, |_, (x, out)| quantise_row(self.isa(), x, out));
     }
 
     /// Cuts matrices of `heights` rows into items and shares them: `work(matrix, rows, scratch)`. Each pair of matrix and
     /// row goes to exactly one call.
-    fn run_items(
-        &self,
-        heights: impl Iterator<Item = usize>,
-        work: impl Fn(usize, std::ops::Range<usize>, &mut Scratch) + Sync,
-    ) {
+    fn run_items(&self, heights: impl Iterator<Item = usize>, work: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
         let heights: Vec<usize> = heights.collect();
         let mut ends = Vec::with_capacity(heights.len());
         let mut items = 0;
-        let item_rows = item_rows(heights.iter().sum(), self.threads());
         for height in &heights {
-            items += height.div_ceil(item_rows);
+            items += height.div_ceil(ITEM_ROWS);
             ends.push(items);
         }
         self.run(items, |item, scratch| {
             let matrix = ends.partition_point(|&end| end <= item);
             let before = if matrix == 0 { 0 } else { ends[matrix - 1] };
-            let first = (item - before) * item_rows;
-            work(matrix, first..(first + item_rows).min(heights[matrix]), scratch);
+            let first = (item - before) * ITEM_ROWS;
+            work(matrix, first..(first + ITEM_ROWS).min(heights[matrix]), scratch);
         });
     }
 }
 
-/// Products of `weights`' rows `range` with the listed rows of `x`: `emit(index in rows, row of weights, value)`.
+for_each_isa! {
+    /// `gate = silu(gate) · up`.
+    fn gate_values(gate: &mut [f32], up: &[f32]) = gate_values_body
+}
+
+#[inline(always)]
+fn gate_values_body(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = silu(*gate) * up;
+    }
+}
+
+/// Products of `weights`' rows `range` with the listed rows of `x`: `emit(index in rows, first row of weights, values)`.
 fn multiply(
     isa: Isa,
     scratch: &mut Scratch,
     weights: Weights<'_>,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     x: Activations<'_>,
     rows: Rows<'_>,
-    mut emit: impl FnMut(usize, usize, f32),
+    mut emit: impl FnMut(usize, usize, &[f32]),
 ) {
     assert_eq!(weights.cols(), x.cols, "weights and activations share k");
-    let quantised = x.quantised.filter(|_| weights.kind().is_quantised());
+    if let Some(x) = x.quantised.filter(|_| weights.kind().is_quantised()) {
+        if weights.kind().is_packed() && tile::has_direct(isa) {
+            return multiply_packed(isa, weights, range, x, rows, &mut emit);
+        }
+        for chunk in (0..rows.len()).step_by(CHUNK) {
+            let chunk = chunk..(chunk + CHUNK).min(rows.len());
+            multiply_tiles(isa, &mut scratch.panels, weights, range.clone(), x, rows, chunk, &mut emit);
+        }
+        return;
+    }
     // A few rows of activations in f32: decoded weights stay in the first cache.
-    let step = if quantised.is_none() && rows.len() <= 4 { 4 } else { tile::ROWS };
+    let step = if rows.len() <= 4 { 4 } else { tile::ROWS };
     for first in range.clone().step_by(step) {
-        let count = step.min(range.end - first);
-        match quantised {
-            Some(x) if rows.len() == 1 => {
-                let values = scratch.tile.dot_one(isa, weights, first, count, x.row(rows.get(0)));
-                for (r, value) in values[..count].iter().enumerate() {
-                    emit(0, first + r, *value);
+        multiply_f32(isa, scratch, weights, first, step.min(range.end - first), x, rows, &mut emit);
+    }
+}
+
+/// Products of packed weights where they lie.
+fn multiply_packed(
+    isa: Isa,
+    weights: Weights<'_>,
+    range: Range<usize>,
+    x: &QuantisedRows,
+    rows: Rows<'_>,
+    emit: &mut impl FnMut(usize, usize, &[f32]),
+) {
+    let mut at = 0;
+    while at < rows.len() {
+        macro_rules! width {
+            ($m:expr) => {{
+                let x: [_; $m] = std::array::from_fn(|i| x.row(rows.get(at + i)));
+                for first in range.clone().step_by(tile::ROWS) {
+                    let count = tile::ROWS.min(range.end - first);
+                    let sums = tile::multiply_panel(isa, weights.panel(first / tile::ROWS), x);
+                    for (i, sums) in sums.iter().enumerate() {
+                        emit(at + i, first, &sums[..count]);
+                    }
                 }
-            }
-            Some(x) => {
-                scratch.tile.fill(isa, weights, first, count);
-                multiply_tile(isa, &scratch.tile, count, x, rows, |index, r, value| emit(index, first + r, value));
-            }
-            None => multiply_f32(isa, scratch, weights, first, count, x, rows, &mut emit),
+                at += $m;
+            }};
+        }
+        match rows.len() - at {
+            tile::WIDTH.. => width!(tile::WIDTH),
+            4.. => width!(4),
+            3 => width!(3),
+            2 => width!(2),
+            _ => width!(1),
         }
     }
 }
 
-/// Products of a tile's first `count` rows: `emit(index in rows, row of the tile, value)`.
-fn multiply_tile(
+/// Products of up to [`ITEM_ROWS`] rows of weights with rows `chunk` (at most [`CHUNK`]) of `rows`, by way of tiles.
+#[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
+fn multiply_tiles(
     isa: Isa,
-    tile: &Tile,
-    count: usize,
+    scratch: &mut Panels,
+    weights: Weights<'_>,
+    range: Range<usize>,
     x: &QuantisedRows,
     rows: Rows<'_>,
-    mut emit: impl FnMut(usize, usize, f32),
+    chunk: Range<usize>,
+    emit: &mut impl FnMut(usize, usize, &[f32]),
 ) {
-    let mut index = 0;
-    let mut take = |index: usize, values: &[[f32; tile::ROWS]]| {
-        for (i, values) in values.iter().enumerate() {
-            for (r, value) in values[..count].iter().enumerate() {
-                emit(index + i, r, *value);
+    let Panels { tiles, unpacked, sums } = scratch;
+    let panels = range.len().div_ceil(tile::ROWS);
+    for sums in sums.chunks_mut(CHUNK).take(panels) {
+        sums[..chunk.len()].fill([0.0; tile::ROWS]);
+    }
+    let ahead = weights.ahead(range.clone());
+    for start in (0..weights.cols()).step_by(tile::COLS) {
+        let cols = start..(start + tile::COLS).min(weights.cols());
+        for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
+            tile.fill(isa, weights, first, cols.clone(), unpacked);
+        }
+        // The rows that come next in the file, in even parts, while these are multiplied.
+        let part = (ahead.len() * cols.len() / weights.cols()).next_multiple_of(64);
+        prefetch(ahead.as_ptr().wrapping_add(ahead.len() * start / weights.cols()), part);
+        let group = start / 32;
+        let mut at = 0;
+        while at < chunk.len() {
+            let row = |i: usize| &x.row(rows.get(chunk.start + at + i))[group..];
+            macro_rules! width {
+                ($m:expr) => {{
+                    let x: [_; $m] = std::array::from_fn(row);
+                    for (tile, sums) in tiles[..panels].iter().zip(sums.chunks_mut(CHUNK)) {
+                        let sums = sums[at..].first_chunk_mut().expect("the chunk has as many rows");
+                        tile.multiply_add::<{ $m }>(isa, x, sums);
+                    }
+                    at += $m;
+                }};
+            }
+            match chunk.len() - at {
+                tile::WIDTH.. => width!(tile::WIDTH),
+                4.. => width!(4),
+                2.. => width!(2),
+                _ => width!(1),
             }
         }
-    };
-    while index < rows.len() {
-        let row = |i: usize| x.row(rows.get(index + i));
-        index += match rows.len() - index {
-            tile::WIDTH.. => {
-                take(index, &tile.dot::<{ tile::WIDTH }>(isa, std::array::from_fn(row)));
-                tile::WIDTH
+    }
+    for (sums, first) in sums.chunks_mut(CHUNK).zip(range.clone().step_by(tile::ROWS)) {
+        let count = tile::ROWS.min(range.end - first);
+        let row_scales = weights.kind().is_packed().then(|| weights.panel(first / tile::ROWS).row_scales());
+        for (index, sums) in chunk.clone().zip(sums) {
+            if let Some(row_scales) = row_scales {
+                sums.iter_mut().zip(row_scales).for_each(|(sum, scale)| *sum *= scale);
             }
-            4.. => {
-                take(index, &tile.dot::<4>(isa, std::array::from_fn(row)));
-                4
-            }
-            2.. => {
-                take(index, &tile.dot::<2>(isa, std::array::from_fn(row)));
-                2
-            }
-            _ => {
-                take(index, &tile.dot::<1>(isa, [row(0)]));
-                1
-            }
-        };
+            emit(index, first, &sums[..count]);
+        }
     }
 }
 
@@ -255,7 +330,7 @@ fn multiply_f32(
     count: usize,
     x: Activations<'_>,
     rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, f32),
+    emit: &mut impl FnMut(usize, usize, &[f32]),
 ) {
     let cols = weights.cols();
     scratch.f32.resize(count * cols, 0.0);
@@ -270,7 +345,7 @@ fn multiply_f32(
         |r, x| dot_f32::<4, 2>(isa, decoded, r, cols, x),
         |r, x| dot_f32::<4, 1>(isa, decoded, r, cols, [x]).map(|[v]| v),
         |r, x| dot_f32::<1, 1>(isa, decoded, r, cols, [x])[0][0],
-        |index, r, value| emit(index, first + r, value * weights.row_scale(first + r)),
+        |index, r, value| emit(index, first + r, &[value * weights.row_scale(first + r)]),
     );
 }
 

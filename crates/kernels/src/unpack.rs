@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
-use crate::{WeightType, float::f16_to_f32, isa::Isa, prefetch::prefetch};
+use crate::{WeightType, float::f16_to_f32, isa::Isa};
 
 /// Walks a row block by block: `BYTES` in, `LEN` codes and `GROUPS` scales and minimums out. A macro, since a function
 /// that takes the block's as an argument calls it through a shim without the instruction set, and nothing is inlined.
@@ -18,7 +18,6 @@ macro_rules! each_block {
         let (scales, _) = $scales.as_chunks_mut::<$groups>();
         let (mins, _) = $mins.as_chunks_mut::<$groups>();
         for (((bytes, codes), scales), mins) in row.iter().zip(codes).zip(scales).zip(mins) {
-            prefetch::<$bytes>(bytes);
             $block(bytes, codes, scales, mins);
         }
     }};
@@ -26,7 +25,7 @@ macro_rules! each_block {
 use each_block;
 
 /// Levels of the IQ4 types, raised by 128.
-const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 impl WeightType {
     /// Weights that share a scale: 16 or 32. Quantised types only.

@@ -1,5 +1,7 @@
 //! Weight matrices as they lie in their files.
 
+use std::ops::Range;
+
 use crate::packed::{self, Panel};
 
 /// How the numbers of a weight matrix are stored.
@@ -277,6 +279,14 @@ impl<'a> Weights<'a> {
     pub fn row(&self, row: usize) -> &'a [u8] {
         debug_assert!(!self.kind.is_packed());
         &self.bytes[row * self.unit_bytes..(row + 1) * self.unit_bytes]
+    }
+
+    /// The bytes that follow those of `rows`, as many as theirs: what is asked of memory while `rows` are multiplied. Of a packed
+    /// type, `rows` begin with a panel. May be shorter, and empty.
+    pub fn ahead(&self, rows: Range<usize>) -> &'a [u8] {
+        let unit = if self.kind.is_packed() { packed::ROWS } else { 1 };
+        let (start, end) = (rows.start / unit * self.unit_bytes, rows.end.div_ceil(unit) * self.unit_bytes);
+        &self.bytes[end.min(self.bytes.len())..(2 * end - start).min(self.bytes.len())]
     }
 
     /// Rows `16 · panel` to `16 · panel + 15`, of a packed type.

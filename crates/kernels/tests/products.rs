@@ -3,7 +3,7 @@
 
 use dots_kernels::{
     Activations, Compute, Isa, Job, QuantisedRows, Rows, SwigluJob, WeightType, Weights, decode::Unpacked,
-    decode::decode_row,
+    decode::decode_row, packed,
 };
 use proptest::prelude::*;
 
@@ -33,6 +33,9 @@ struct Matrix {
 
 impl Matrix {
     fn random(kind: WeightType, rows: usize, cols: usize, noise: &mut Noise) -> Self {
+        if kind.is_packed() {
+            return Self::packed(kind, rows, cols, noise);
+        }
         let blocks = rows * cols / kind.block_len();
         let mut bytes = Vec::with_capacity(blocks * kind.block_bytes());
         for _ in 0..blocks {
@@ -58,6 +61,18 @@ impl Matrix {
             _ => Vec::new(),
         };
         Self { kind, rows, cols, bytes, row_scales }
+    }
+
+    fn packed(kind: WeightType, rows: usize, cols: usize, noise: &mut Noise) -> Self {
+        let mut bytes = vec![0; kind.matrix_bytes(rows, cols).unwrap()];
+        for panel in bytes.chunks_mut(packed::panel_bytes(kind, cols).unwrap()) {
+            let mask = ((1u16 << kind.packed_bits()) - 1) as u8;
+            let codes: Vec<u8> = (0..packed::ROWS * cols).map(|_| noise.bits() as u8 & mask).collect();
+            let scales: Vec<i8> = (0..packed::ROWS * cols / 32).map(|_| (noise.bits() % 255) as i8).collect();
+            let row_scales = std::array::from_fn(|_| 1e-4 * noise.number());
+            packed::write_panel(kind, cols, &codes, &scales, &row_scales, panel);
+        }
+        Self { kind, rows, cols, bytes, row_scales: Vec::new() }
     }
 
     fn view(&self) -> Weights<'_> {
@@ -129,7 +144,7 @@ fn every_type_on_every_instruction_set_gives_the_sum_over_decoded_weights() {
             for rows in [1, 5, 37] {
                 let matrix = Matrix::random(kind, rows, cols, &mut noise);
                 let decoded = matrix.decoded();
-                for tokens in [1, 2, 7] {
+                for tokens in [1, 2, 3, 4, 7, 13] {
                     let x = numbers(tokens * cols, &mut noise);
                     let mut q8 = QuantisedRows::default();
                     compute.quantise(&x, cols, &mut q8);

@@ -3,77 +3,132 @@
 use std::arch::x86_64::*;
 
 use super::{ROWS, Tile};
-use crate::activations::QuantisedRow;
+use crate::{
+    WeightType,
+    activations::QuantisedGroup,
+    packed::{Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
+};
 
-/// `(M, ROWS)` products in groups of `G`.
+/// Adds products to `sums: (M, ROWS)`. `SIXTEENS`: a scale for each 16 weights; `MINS`: with minimums, codes from 0 on.
 ///
 /// Even and odd codes are widened to 16 bits each: `maddubs` would saturate on codes of eight bits.
 ///
 /// # Safety
-/// The processor must have these instructions; `tile` and `x` must hold what [`Tile::dot`] checks.
+/// The processor must have these instructions; `x` must hold the tile's columns.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<'_>; M]) -> [[f32; ROWS]; M] {
-    let zero = _mm256_setzero_ps();
-    let (mut sums, mut biases) = ([[zero; 2]; M], [[zero; 2]; M]);
+pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: bool>(
+    tile: &Tile,
+    x: [&[QuantisedGroup]; M],
+    sums: &mut [[f32; ROWS]; M],
+) {
     let bytes = _mm256_set1_epi16(0xff);
-    for group in 0..tile.groups {
-        let (mut scales, mut group_biases) = ([zero; 2], [zero; 2]);
-        for half in 0..2 {
-            // SAFETY: the tile holds `groups` scales and biases of sixteen rows, eight rows in each half.
-            unsafe {
-                scales[half] = _mm256_loadu_ps(tile.scales.as_ptr().add(ROWS * group + 8 * half));
-                group_biases[half] = _mm256_loadu_ps(tile.biases.as_ptr().add(ROWS * group + 8 * half));
-            }
+    let per_group = if SIXTEENS { 2 } else { 1 };
+    // Eight rows at a time: their sums stay in registers.
+    for rows in [0, 8] {
+        let mut acc = [_mm256_setzero_ps(); M];
+        for m in 0..M {
+            // SAFETY: eight of sixteen numbers; the load needs no alignment.
+            acc[m] = unsafe { _mm256_loadu_ps(sums[m].as_ptr().add(rows)) };
         }
-        for sixteen in group * G / 16..(group + 1) * G / 16 {
-            let mut dots = [[_mm256_setzero_si256(); 2]; M];
-            for at in (16 * sixteen..16 * (sixteen + 1)).step_by(4) {
-                let mut even = [_mm256_setzero_si256(); 2];
-                let mut odd = even;
-                for half in 0..2 {
-                    // SAFETY: the tile holds `groups · G` codes of sixteen rows, eight rows in each half.
-                    let w = unsafe { _mm256_loadu_si256(tile.codes.as_ptr().add(ROWS * at + 32 * half).cast()) };
-                    even[half] = _mm256_and_si256(w, bytes);
-                    odd[half] = _mm256_srli_epi16::<8>(w);
-                }
-                for m in 0..M {
-                    // SAFETY: the row holds `groups · G` codes; the read needs no alignment.
-                    let x = unsafe { x[m].codes.as_ptr().add(at).cast::<i32>().read_unaligned() };
-                    let x = _mm256_set1_epi32(x);
-                    let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-                    let x_odd = _mm256_srai_epi16::<8>(x);
-                    for half in 0..2 {
-                        let products = _mm256_add_epi32(
-                            _mm256_madd_epi16(even[half], x_even),
-                            _mm256_madd_epi16(odd[half], x_odd),
-                        );
-                        dots[m][half] = _mm256_add_epi32(dots[m][half], products);
+        for group in 0..tile.cols / 32 {
+            // SAFETY: the tile holds `cols / 32` groups of sixteen rows' scales and minimums.
+            let numbers = |from: &[f32], i: usize| unsafe {
+                _mm256_loadu_ps(from.as_ptr().add((per_group * group + i) * ROWS + rows))
+            };
+            let mut halves = [_mm256_setzero_ps(); M];
+            for half in 0..2 {
+                let mut dots = [_mm256_setzero_si256(); M];
+                if !MINS {
+                    for m in 0..M {
+                        dots[m] = _mm256_set1_epi32(x[m][group].shifts[half]);
                     }
                 }
-            }
-            for m in 0..M {
-                let x_scale = _mm256_set1_ps(x[m].scales[sixteen]);
-                for half in 0..2 {
-                    let scale = _mm256_mul_ps(scales[half], x_scale);
-                    sums[m][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[m][half]), scale, sums[m][half]);
+                for four in 0..4 {
+                    let v = 4 * half + four;
+                    // SAFETY: the tile holds `cols / 32` groups of eight vectors, eight rows in each half of one.
+                    let w = unsafe {
+                        _mm256_loadu_si256(tile.codes.as_ptr().add(group * TILE + v * VECTOR + 4 * rows).cast())
+                    };
+                    let (even, odd) = (_mm256_and_si256(w, bytes), _mm256_srli_epi16::<8>(w));
+                    for m in 0..M {
+                        let codes = &x[m][group].codes.as_chunks::<4>().0[v];
+                        let x = _mm256_set1_epi32(i32::from_le_bytes(codes.map(|code| code as u8)));
+                        let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+                        let x_odd = _mm256_srai_epi16::<8>(x);
+                        let products = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
+                        dots[m] = _mm256_add_epi32(dots[m], products);
+                    }
+                }
+                for m in 0..M {
+                    let x = &x[m][group];
+                    let scaled = _mm256_cvtepi32_ps(dots[m]);
+                    let x_scale = _mm256_set1_ps(x.scales[half]);
+                    if SIXTEENS {
+                        acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(scaled, x_scale), numbers(&tile.scales, half), acc[m]);
+                        if MINS {
+                            let x_sum = _mm256_set1_ps(x.sums_of_16[half]);
+                            acc[m] = _mm256_fmadd_ps(numbers(&tile.mins, half), x_sum, acc[m]);
+                        }
+                    } else if half == 0 {
+                        halves[m] = _mm256_mul_ps(scaled, x_scale);
+                    } else {
+                        let both = _mm256_fmadd_ps(scaled, x_scale, halves[m]);
+                        acc[m] = _mm256_fmadd_ps(both, numbers(&tile.scales, 0), acc[m]);
+                        if MINS {
+                            acc[m] = _mm256_fmadd_ps(numbers(&tile.mins, 0), _mm256_set1_ps(x.sum_of_32), acc[m]);
+                        }
+                    }
                 }
             }
         }
         for m in 0..M {
-            let x_sum = _mm256_set1_ps(if G == 16 { x[m].sums_of_16[group] } else { x[m].sums_of_32[group] });
-            for half in 0..2 {
-                biases[m][half] = _mm256_fmadd_ps(group_biases[half], x_sum, biases[m][half]);
-            }
-        }
-    }
-    let mut out = [[0.0; ROWS]; M];
-    for m in 0..M {
-        for half in 0..2 {
             // SAFETY: eight of sixteen numbers; the store needs no alignment.
-            unsafe {
-                _mm256_storeu_ps(out[m].as_mut_ptr().add(8 * half), _mm256_add_ps(sums[m][half], biases[m][half]));
-            }
+            unsafe { _mm256_storeu_ps(sums[m].as_mut_ptr().add(rows), acc[m]) };
         }
     }
-    out
+}
+
+/// The 8 vectors of one packed tile, each code replaced by its level plus 128.
+///
+/// # Safety
+/// The processor must have these instructions; `codes` must hold one tile of `kind`.
+#[target_feature(enable = "avx2")]
+pub unsafe fn unpack_tile(kind: WeightType, codes: &[u8], out: &mut [u8; TILE]) {
+    for v in 0..8 {
+        for half in [0, 32] {
+            // SAFETY: a tile has as many registers of 64 bytes as a code has bits, and none beyond is asked for.
+            let plane = |at: usize| unsafe { _mm256_loadu_si256(codes.as_ptr().add(at * VECTOR + half).cast()) };
+            let bits = |at: usize, shift: usize, mask: i8| {
+                let shifted = _mm256_srl_epi16(plane(at), _mm_cvtsi32_si128(shift as i32));
+                _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
+            };
+            let raise = |code: __m256i, by: i8| _mm256_add_epi8(code, _mm256_set1_epi8(by));
+            let level = match kind {
+                WeightType::Q3_D => {
+                    let code = _mm256_or_si256(bits(v / 4, 2 * (v % 4), 3), _mm256_slli_epi16::<2>(bits(2, v, 1)));
+                    raise(_mm256_shuffle_epi8(table(std::array::from_fn(|i| Q3_LEVELS[i % 8])), code), -128)
+                }
+                WeightType::Q4_D => raise(_mm256_shuffle_epi8(table(Q4_LEVELS), bits(v / 2, 4 * (v % 2), 15)), -128),
+                WeightType::Q5_D => {
+                    let code = _mm256_or_si256(bits(v / 2, 4 * (v % 2), 15), _mm256_slli_epi16::<4>(bits(4, v, 1)));
+                    raise(code, 112)
+                }
+                WeightType::Q6_D => {
+                    let high = _mm256_slli_epi16::<4>(bits(4 + v / 4, 2 * (v % 4), 3));
+                    raise(_mm256_or_si256(bits(v / 2, 4 * (v % 2), 15), high), 96)
+                }
+                _ => plane(v),
+            };
+            // SAFETY: half a vector; the store needs no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(v * VECTOR + half).cast(), level) };
+        }
+    }
+}
+
+/// A table of sixteen numbers for [`_mm256_shuffle_epi8`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn table(levels: [i8; 16]) -> __m256i {
+    // SAFETY: sixteen bytes; the load needs no alignment.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(levels.as_ptr().cast()) })
 }

@@ -1,13 +1,13 @@
 //! Sixteen rows of quantised weights side by side, and their products.
 //!
-//! A tile holds its rows interleaved: four consecutive codes of each of the sixteen rows, then the next four. So a lane is a
-//! row, one activation is broadcast to all, nothing is summed across lanes, and a scale is one vector. The sum of a row and
-//! an activation row is `Σ scale · x_scale · Σ code · x_code` over sixteens of codes in order, beside `Σ bias · x_sum` over
-//! the weights' groups, whatever else is computed with it (Law 2).
+//! A tile holds a stretch of columns of its rows interleaved: four consecutive codes of each of the sixteen rows, then the next
+//! four. So a lane is a row, one activation is broadcast to all, nothing is summed across lanes, and a scale is one vector.
+//! Packed types lie like this in their files, and a few rows of activations are multiplied with them where they are.
 //!
-//! Where only one row of activations comes, AVX-512 leaves the codes row by row and adds the lanes of each sixteen up: that
-//! is less work than interleaving, and since sums of codes are exact it gives the same bits. It goes four rows at a time, so
-//! that codes never leave the first cache and memory does not rest for long.
+//! Whatever the type, the path, and the rows that are computed together, the sum of a row of weights and one of activations is
+//! taken in one order (Law 2). For each 32 columns: `t = s₀ · d₀`, `t += s₁ · d₁`, `sum += scale · t`, `sum += bias · x_sum`, where
+//! `d` are the exact integer sums of sixteen products, `s` their activations' scales, and types without minimums have no
+//! last step. Weights in groups of sixteen have a scale for each: `sum += scale₀ · (s₀ · d₀)` and so on.
 //!
 //! The plain reference is `portable`; AVX-512 and AVX2 do the same operations in the same order and give the same bits.
 
@@ -19,196 +19,244 @@ mod portable;
 
 use std::ops::Range;
 
-use crate::{Weights, activations::QuantisedRow, isa::Isa, unpack::unpack_row};
+use crate::{
+    WeightType, Weights,
+    activations::QuantisedGroup,
+    isa::Isa,
+    packed::{self, Panel},
+    unpack::unpack_row,
+};
 
 /// Rows in a tile.
-pub const ROWS: usize = 16;
+pub const ROWS: usize = packed::ROWS;
+
+/// Columns that a tile holds at a time: with eight rows of activations and four tiles they stay in the first cache.
+pub const COLS: usize = 256;
 
 /// Most rows of activations that are multiplied at once.
 pub const WIDTH: usize = 8;
 
-/// Sixteen rows of one weight matrix, unpacked and interleaved. Reused from tile to tile.
-#[derive(Debug, Default)]
+/// Groups in a tile at most: of sixteen weights.
+const GROUPS: usize = COLS / 16;
+
+/// Sixteen rows of one weight matrix, up to [`COLS`] columns of them, unpacked and interleaved. Reused from tile to tile.
+#[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Tile {
     /// `(cols / 4, ROWS, 4)`.
-    codes: Vec<u8>,
+    codes: [u8; ROWS * COLS],
     /// `(groups, ROWS)`.
-    scales: Vec<f32>,
-    /// `(groups, ROWS)`: what a group adds for each unit of activation, `min − offset · scale`.
-    biases: Vec<f32>,
-    /// Weights in a group: 16 or 32.
-    group: usize,
-    groups: usize,
-    /// What is subtracted from each code.
-    offset: f32,
-    /// `(ROWS / 4, cols / 64, 4, 4)`: sums of sixteen codes' products, four of them for each of four rows.
-    sums: Vec<i32>,
-    rows: Unpacked,
+    scales: [f32; ROWS * GROUPS],
+    /// `(groups, ROWS)`: what a group adds for each unit of activation.
+    mins: [f32; ROWS * GROUPS],
+    /// Columns held, a multiple of 32.
+    cols: usize,
+    form: Form,
 }
 
-/// Rows before they are interleaved, each padded to whole vectors.
-#[derive(Debug, Default)]
-struct Unpacked {
-    codes: Vec<u8>,
-    scales: Vec<f32>,
-    mins: Vec<f32>,
+/// Rows before they are interleaved.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Unpacked {
+    codes: [u8; ROWS * COLS],
+    scales: [f32; ROWS * GROUPS],
+    mins: [f32; ROWS * GROUPS],
+}
+
+/// What a type's numbers are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `scale · (code − 128)`, groups of 32.
+    Signed32,
+    /// `scale · (code − 128)`, groups of 16.
+    Signed16,
+    /// `scale · code + min`, groups of 32.
+    WithMin32,
+    /// `scale · code + min`, groups of 16.
+    WithMin16,
+}
+
+impl Form {
+    fn of(kind: WeightType) -> Self {
+        match (kind.code_offset(), kind.group_len()) {
+            (0, 16) => Self::WithMin16,
+            (0, _) => Self::WithMin32,
+            (_, 16) => Self::Signed16,
+            (_, _) => Self::Signed32,
+        }
+    }
+
+    fn group_len(self) -> usize {
+        match self {
+            Self::Signed32 | Self::WithMin32 => 32,
+            Self::Signed16 | Self::WithMin16 => 16,
+        }
+    }
+}
+
+impl Default for Tile {
+    fn default() -> Self {
+        Self {
+            codes: [0; ROWS * COLS],
+            scales: [0.0; ROWS * GROUPS],
+            mins: [0.0; ROWS * GROUPS],
+            cols: 0,
+            form: Form::Signed32,
+        }
+    }
+}
+
+impl Default for Unpacked {
+    fn default() -> Self {
+        Self { codes: [0; ROWS * COLS], scales: [0.0; ROWS * GROUPS], mins: [0.0; ROWS * GROUPS] }
+    }
 }
 
 impl Tile {
-    /// Room for rows of up to `cols` weights of any type.
-    pub fn with_capacity(cols: usize) -> Self {
-        let (codes, groups) = (ROWS * cols.next_multiple_of(64), ROWS * (cols / 16).next_multiple_of(16));
-        let rows = Unpacked {
-            codes: Vec::with_capacity(codes),
-            scales: Vec::with_capacity(groups),
-            mins: Vec::with_capacity(groups),
-        };
-        Self {
-            codes: Vec::with_capacity(codes),
-            scales: Vec::with_capacity(groups),
-            biases: Vec::with_capacity(groups),
-            group: 32,
-            groups: 0,
-            offset: 0.0,
-            sums: Vec::with_capacity(ROWS / 16 * cols.next_multiple_of(64)),
-            rows,
+    /// Fills the tile with columns `cols` (at most [`COLS`], from a multiple of it on) of rows `first..first + ROWS` of quantised
+    /// `weights`; `first` is a multiple of [`ROWS`]. What lies beyond the matrix gives numbers that mean nothing.
+    pub fn fill(&mut self, isa: Isa, weights: Weights<'_>, first: usize, cols: Range<usize>, unpacked: &mut Unpacked) {
+        debug_assert!(first.is_multiple_of(ROWS) && cols.start.is_multiple_of(COLS) && cols.len() <= COLS);
+        self.cols = cols.len();
+        self.form = Form::of(weights.kind());
+        if weights.kind().is_packed() {
+            self.fill_packed(isa, weights, first, cols);
+        } else {
+            self.fill_rows(isa, weights, first, cols, unpacked);
         }
     }
 
-    /// Bytes that [`Tile::with_capacity`] takes.
-    pub fn capacity_bytes(cols: usize) -> usize {
-        let cols = cols.next_multiple_of(64);
-        2 * (ROWS * cols + 2 * 4 * ROWS * (cols / 16).next_multiple_of(16)) + 4 * (ROWS / 16 * cols)
-    }
-
-    /// Products of `count` (at most [`ROWS`]) rows of quantised `weights` from row `first` on with one row of activations.
-    /// What lies beyond the rows means nothing.
-    pub fn dot_one(
-        &mut self,
-        isa: Isa,
-        weights: Weights<'_>,
-        first: usize,
-        count: usize,
-        x: QuantisedRow<'_>,
-    ) -> [f32; ROWS] {
-        if isa != Isa::Avx512 {
-            self.fill(isa, weights, first, count);
-            return self.dot(isa, [x])[0];
-        }
-        #[cfg(target_arch = "x86_64")]
-        {
-            let steps = weights.cols().div_ceil(64);
-            self.sums.resize(ROWS / 4 * steps * 16, 0);
-            self.shape(weights, 4);
-            self.check(x);
-            for (quarter, start) in (0..count).step_by(4).enumerate() {
-                self.unpack(isa, weights, first + start..first + count.min(start + 4), start);
-                let sums = &mut self.sums[quarter * steps * 16..(quarter + 1) * steps * 16];
-                // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; `shape` made room for
-                // four rows of whole vectors, and `check` looked at `x`.
-                unsafe { avx512::sum_sixteens(&self.rows.codes, x.codes, sums) };
-            }
-            self.interleave_scales(isa);
-            self.check(x);
-            match self.group {
-                // SAFETY: as above; the sums are those of as many sixteens as `check` looked for.
-                16 => unsafe { avx512::scale_sums::<16>(self, x) },
-                // SAFETY: as above.
-                _ => unsafe { avx512::scale_sums::<32>(self, x) },
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no `Isa::Avx512` here")
-    }
-
-    /// Fills the tile with `count` (at most [`ROWS`]) rows of quantised `weights` from row `first` on. What lies beyond
-    /// them in the tile gives numbers that mean nothing.
-    pub fn fill(&mut self, isa: Isa, weights: Weights<'_>, first: usize, count: usize) {
-        self.shape(weights, ROWS);
-        self.unpack(isa, weights, first..first + count, 0);
-        self.interleave_scales(isa);
-        let len = self.rows.codes.len() / (4 * ROWS);
-        self.codes.resize(self.rows.codes.len(), 0);
-        match isa {
-            // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor; each side
-            // holds sixteen rows of a whole number of vectors.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe {
-                avx512::interleave(self.rows.codes.as_chunks().0, len, self.codes.as_chunks_mut().0);
-            },
-            _ => portable::interleave(self.rows.codes.as_chunks::<4>().0, len, self.codes.as_chunks_mut().0),
-        }
-    }
-
-    /// Makes room for the codes of `code_rows` rows, and the scales of all.
-    fn shape(&mut self, weights: Weights<'_>, code_rows: usize) {
+    fn fill_packed(&mut self, isa: Isa, weights: Weights<'_>, first: usize, cols: Range<usize>) {
         let kind = weights.kind();
-        self.group = kind.group_len();
-        self.groups = weights.cols() / self.group;
-        self.offset = f32::from(kind.code_offset());
-        let groups = self.groups.next_multiple_of(16);
-        self.rows.codes.resize(code_rows * weights.cols().next_multiple_of(64), 0);
-        for per_group in [&mut self.rows.scales, &mut self.rows.mins, &mut self.scales, &mut self.biases] {
-            per_group.resize(ROWS * groups, 0.0);
+        let panel = weights.panel(first / ROWS);
+        let tile_bytes = packed::TILE / 8 * kind.packed_bits();
+        let tiles = cols.start / packed::GROUP..cols.end / packed::GROUP;
+        let codes = &panel.codes()[tiles.start * tile_bytes..tiles.end * tile_bytes];
+        for (codes, out) in codes.chunks_exact(tile_bytes).zip(self.codes.as_chunks_mut::<{ packed::TILE }>().0) {
+            match isa {
+                // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor; `codes` is
+                // one whole tile of this type.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512::unpack_tile(kind, codes, out) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2::unpack_tile(kind, codes, out) },
+                _ => portable::unpack_tile(kind, codes, out),
+            }
+        }
+        let scales = &panel.scales()[tiles.start * ROWS..tiles.end * ROWS];
+        for (out, scale) in self.scales.iter_mut().zip(scales) {
+            *out = f32::from(*scale as i8);
         }
     }
 
-    /// Unpacks rows of `weights`: their codes from the first on, their scales from row `scales_row` on.
-    fn unpack(&mut self, isa: Isa, weights: Weights<'_>, rows: Range<usize>, scales_row: usize) {
-        let (cols, groups) = (weights.cols().next_multiple_of(64), self.groups.next_multiple_of(16));
-        let Unpacked { codes, scales, mins } = &mut self.rows;
-        let scales = scales.chunks_mut(groups).zip(mins.chunks_mut(groups)).skip(scales_row);
-        for ((row, codes), (scales, mins)) in rows.zip(codes.chunks_mut(cols)).zip(scales) {
-            unpack_row(isa, weights.kind(), weights.row(row), codes, scales, mins);
+    fn fill_rows(&mut self, isa: Isa, weights: Weights<'_>, first: usize, cols: Range<usize>, rows: &mut Unpacked) {
+        let kind = weights.kind();
+        let (block_len, block_bytes) = (kind.block_len(), kind.block_bytes());
+        let bytes = cols.start / block_len * block_bytes..cols.end / block_len * block_bytes;
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512 {
+            // Beyond the matrix its last row stands in.
+            let row = |i: usize| weights.row((first + i).min(weights.rows() - 1))[bytes.clone()].as_ptr();
+            let starts: avx512::RowStarts = std::array::from_fn(row);
+            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; each start is that of
+            // `cols` weights of this type.
+            if unsafe { avx512::fill(kind, &starts, self) } {
+                return;
+            }
         }
-    }
-
-    fn interleave_scales(&mut self, isa: Isa) {
-        let Self { scales, biases, rows, offset, .. } = self;
-        let len = rows.scales.len() / ROWS;
+        for row in 0..ROWS.min(weights.rows() - first) {
+            unpack_row(
+                isa,
+                kind,
+                &weights.row(first + row)[bytes.clone()],
+                &mut rows.codes[row * COLS..(row + 1) * COLS],
+                &mut rows.scales[row * GROUPS..(row + 1) * GROUPS],
+                &mut rows.mins[row * GROUPS..(row + 1) * GROUPS],
+            );
+        }
+        // Codes are raised so that all types without minimums take 128 off.
+        let raise = match self.form {
+            Form::Signed16 | Form::Signed32 => 128 - kind.code_offset(),
+            Form::WithMin16 | Form::WithMin32 => 0,
+        };
         match isa {
             // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe {
-                avx512::interleave_scales(&rows.scales, &rows.mins, len, *offset, scales, biases);
-            },
-            _ => {
-                portable::interleave(&rows.scales, len, scales);
-                portable::interleave(&rows.mins, len, biases);
-                for (bias, scale) in biases.iter_mut().zip(scales) {
-                    *bias = (-*offset).mul_add(*scale, *bias);
+            Isa::Avx512 => unsafe { avx512::interleave(rows, raise, self) },
+            _ => portable::interleave(rows, raise, self),
+        }
+    }
+
+    /// Adds the products of the tile's rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (M, ROWS)`. `x` begin at the
+    /// tile's first column.
+    pub fn multiply_add<const M: usize>(&self, isa: Isa, x: [&[QuantisedGroup]; M], sums: &mut [[f32; ROWS]; M]) {
+        assert!(self.cols <= COLS && x.iter().all(|x| x.len() >= self.cols / 32));
+        macro_rules! each_form {
+            ($module:ident) => {
+                match self.form {
+                    Form::Signed32 => $module::multiply_add::<M, false, false>(self, x, sums),
+                    Form::Signed16 => $module::multiply_add::<M, true, false>(self, x, sums),
+                    Form::WithMin32 => $module::multiply_add::<M, false, true>(self, x, sums),
+                    Form::WithMin16 => $module::multiply_add::<M, true, true>(self, x, sums),
                 }
+            };
+        }
+        match isa {
+            // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor; lengths are
+            // checked above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { each_form!(avx512) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { each_form!(avx2) },
+            _ => each_form!(portable),
+        }
+    }
+
+    /// Writes what the tile stands for, without row scales, to `out: (ROWS, stride)`, from column `at` on.
+    pub fn decode(&self, out: &mut [f32], stride: usize, at: usize) {
+        let group_len = self.form.group_len();
+        let offset = if matches!(self.form, Form::Signed16 | Form::Signed32) { 128.0 } else { 0.0 };
+        for (row, out) in out.chunks_mut(stride).enumerate() {
+            for (i, out) in out[at..at + self.cols].iter_mut().enumerate() {
+                let group = i / group_len * ROWS + row;
+                let code = f32::from(self.codes[i / 4 * 4 * ROWS + 4 * row + i % 4]);
+                let min = if offset == 0.0 { self.mins[group] } else { 0.0 };
+                *out = self.scales[group] * (code - offset) + min;
             }
         }
     }
+}
 
-    /// Stands for all that the kernels read of scales and activations without any check of their own.
-    fn check(&self, x: QuantisedRow<'_>) {
-        let cols = self.groups * self.group;
-        assert!(self.scales.len() >= ROWS * self.groups && self.biases.len() >= ROWS * self.groups);
-        assert!(x.codes.len() >= cols.next_multiple_of(64) && x.scales.len() >= cols / 16);
-        assert!(x.sums_of_16.len() >= cols / 16 && x.sums_of_32.len() >= cols / 32);
-    }
+/// Whether [`multiply_panel`] has kernels for this instruction set.
+pub fn has_direct(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx512)
+}
 
-    /// Products of every row of the tile with `M` (at most [`WIDTH`]) rows of activations.
-    pub fn dot<const M: usize>(&self, isa: Isa, x: [QuantisedRow<'_>; M]) -> [[f32; ROWS]; M] {
-        x.iter().for_each(|x| self.check(*x));
-        assert!(self.codes.len() >= ROWS * self.groups * self.group);
-        match (isa, self.group) {
-            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; lengths are checked above.
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, 16) => unsafe { avx512::dot::<M, 16>(self, x) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, _) => unsafe { avx512::dot::<M, 32>(self, x) },
-            // SAFETY: as above, for AVX2.
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, 16) => unsafe { avx2::dot::<M, 16>(self, x) },
-            // SAFETY: as above, for AVX2.
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => unsafe { avx2::dot::<M, 32>(self, x) },
-            (_, 16) => portable::dot::<M, 16>(self, x),
-            _ => portable::dot::<M, 32>(self, x),
+/// `(M, ROWS)` products of a panel with rows of activations, weights read where they lie; row scales included. Panics on an
+/// instruction set that [`has_direct`] does not name.
+pub fn multiply_panel<const M: usize>(isa: Isa, panel: Panel<'_>, x: [&[QuantisedGroup]; M]) -> [[f32; ROWS]; M] {
+    let tiles = panel.cols() / packed::GROUP;
+    assert!(has_direct(isa) && x.iter().all(|x| x.len() >= tiles));
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
+        let mut sums = unsafe {
+            match panel.kind() {
+                WeightType::Q3_D => avx512::multiply_panel::<M, 3>(panel, tiles, x),
+                WeightType::Q4_D => avx512::multiply_panel::<M, 4>(panel, tiles, x),
+                WeightType::Q5_D => avx512::multiply_panel::<M, 5>(panel, tiles, x),
+                WeightType::Q6_D => avx512::multiply_panel::<M, 6>(panel, tiles, x),
+                _ => avx512::multiply_panel::<M, 8>(panel, tiles, x),
+            }
+        };
+        let row_scales = panel.row_scales();
+        for sums in &mut sums {
+            sums.iter_mut().zip(row_scales).for_each(|(sum, scale)| *sum *= scale);
         }
+        sums
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no `Isa::Avx512` here")
 }

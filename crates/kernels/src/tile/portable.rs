@@ -1,42 +1,104 @@
 //! The plain reference.
 
-use super::{ROWS, Tile};
-use crate::activations::QuantisedRow;
+use super::{COLS, Form, GROUPS, ROWS, Tile, Unpacked};
+use crate::{
+    WeightType,
+    activations::QuantisedGroup,
+    packed::{TILE, VECTOR},
+};
 
-/// `(ROWS, len)` to `(len, ROWS)`.
-pub fn interleave<T: Copy>(rows: &[T], len: usize, out: &mut [T]) {
-    for (i, out) in out.chunks_mut(ROWS).take(len).enumerate() {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = rows[row * len + i];
+/// Interleaves what [`Unpacked`] holds, codes raised by `raise`.
+pub fn interleave(rows: &Unpacked, raise: u8, tile: &mut Tile) {
+    for (i, out) in tile.codes.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().take(tile.cols / 4).enumerate() {
+        for row in 0..ROWS {
+            for j in 0..4 {
+                out[4 * row + j] = rows.codes[row * COLS + 4 * i + j].wrapping_add(raise);
+            }
+        }
+    }
+    for group in 0..tile.cols / tile.form.group_len() {
+        for row in 0..ROWS {
+            tile.scales[group * ROWS + row] = rows.scales[row * GROUPS + group];
+            tile.mins[group * ROWS + row] = rows.mins[row * GROUPS + group];
         }
     }
 }
 
-/// `(M, ROWS)` products in groups of `G`.
-pub fn dot<const M: usize, const G: usize>(tile: &Tile, x: [QuantisedRow<'_>; M]) -> [[f32; ROWS]; M] {
-    x.map(|x| {
-        let (mut sums, mut biases) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-        let groups = tile.codes.chunks(ROWS * G).zip(tile.scales.chunks(ROWS)).zip(tile.biases.chunks(ROWS));
-        for (group, ((codes, scales), group_biases)) in groups.take(tile.groups).enumerate() {
-            for (i, codes) in codes.chunks(16 * ROWS).enumerate() {
-                let sixteen = group * G / 16 + i;
-                let mut dots = [0i32; ROWS];
-                for (codes, x) in codes.chunks(4 * ROWS).zip(x.codes[16 * sixteen..].chunks(4)) {
+/// The 8 vectors of one packed tile, each code replaced by its level plus 128.
+pub fn unpack_tile(kind: WeightType, codes: &[u8], out: &mut [u8; TILE]) {
+    for (v, out) in out.as_chunks_mut::<VECTOR>().0.iter_mut().enumerate() {
+        let plane = |at: usize| &codes[at..at + VECTOR];
+        let (four, two, one) = (v / 2 * VECTOR, v / 4 * VECTOR, 4 * (v % 2));
+        match kind {
+            WeightType::Q3_D => {
+                for ((out, low), high) in out.iter_mut().zip(plane(two)).zip(plane(TILE / 4)) {
+                    *out = (low >> (2 * (v % 4))) & 3 | ((high >> v) & 1) << 2;
+                }
+            }
+            WeightType::Q4_D => {
+                for (out, low) in out.iter_mut().zip(plane(four)) {
+                    *out = (low >> one) & 15;
+                }
+            }
+            WeightType::Q5_D => {
+                for ((out, low), high) in out.iter_mut().zip(plane(four)).zip(plane(TILE / 2)) {
+                    *out = (low >> one) & 15 | ((high >> v) & 1) << 4;
+                }
+            }
+            WeightType::Q6_D => {
+                for ((out, low), high) in out.iter_mut().zip(plane(four)).zip(plane(TILE / 2 + two)) {
+                    *out = (low >> one) & 15 | ((high >> (2 * (v % 4))) & 3) << 4;
+                }
+            }
+            _ => out.copy_from_slice(plane(v * VECTOR)),
+        }
+        out.iter_mut().for_each(|code| *code = kind.level(*code) as u8 ^ 0x80);
+    }
+}
+
+/// Adds products to `sums: (M, ROWS)`. `SIXTEENS`: a scale for each 16 weights; `MINS`: with minimums, codes from 0 on.
+pub fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: bool>(
+    tile: &Tile,
+    x: [&[QuantisedGroup]; M],
+    sums: &mut [[f32; ROWS]; M],
+) {
+    debug_assert_eq!(SIXTEENS, matches!(tile.form, Form::Signed16 | Form::WithMin16));
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (group, (codes, x)) in tile.codes.as_chunks::<TILE>().0.iter().take(tile.cols / 32).zip(x).enumerate() {
+            let mut dots = [[0i32; ROWS]; 2];
+            for (half, dots) in dots.iter_mut().enumerate() {
+                if !MINS {
+                    *dots = [x.shifts[half]; ROWS];
+                }
+                let codes = codes[half * TILE / 2..].chunks(VECTOR).zip(x.codes[16 * half..].chunks(4));
+                for (codes, x) in codes.take(4) {
                     for row in 0..ROWS {
                         for i in 0..4 {
                             dots[row] += i32::from(codes[4 * row + i]) * i32::from(x[i]);
                         }
                     }
                 }
-                for row in 0..ROWS {
-                    sums[row] = (dots[row] as f32).mul_add(scales[row] * x.scales[sixteen], sums[row]);
+            }
+            for row in 0..ROWS {
+                let dots = [dots[0][row] as f32, dots[1][row] as f32];
+                let sum = &mut sums[row];
+                if SIXTEENS {
+                    for half in 0..2 {
+                        let at = (2 * group + half) * ROWS + row;
+                        *sum = (dots[half] * x.scales[half]).mul_add(tile.scales[at], *sum);
+                        if MINS {
+                            *sum = tile.mins[at].mul_add(x.sums_of_16[half], *sum);
+                        }
+                    }
+                } else {
+                    let at = group * ROWS + row;
+                    let both = dots[1].mul_add(x.scales[1], dots[0] * x.scales[0]);
+                    *sum = both.mul_add(tile.scales[at], *sum);
+                    if MINS {
+                        *sum = tile.mins[at].mul_add(x.sum_of_32, *sum);
+                    }
                 }
             }
-            let x_sum = if G == 16 { x.sums_of_16[group] } else { x.sums_of_32[group] };
-            for row in 0..ROWS {
-                biases[row] = group_biases[row].mul_add(x_sum, biases[row]);
-            }
         }
-        std::array::from_fn(|row| sums[row] + biases[row])
-    })
+    }
 }

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{IQ4_LEVELS, each_block};
-use crate::{WeightType, prefetch::prefetch};
+use crate::WeightType;
 
 /// Unpacks one row of a quantised type.
 #[target_feature(enable = "avx2,fma,f16c")]
