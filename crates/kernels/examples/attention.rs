@@ -1,4 +1,4 @@
-//! Times attention by itself: `cargo run --release -p dots-kernels --example attention [DEPTH] [THREADS]`.
+//! Times attention by itself: `cargo run --release -p dots-kernels --example attention [DEPTH] [THREADS] [TYPE]`.
 //!
 //! 32 heads of 128 over a cache of each type: a prompt of 512 rows in GFLOP/s, single rows in GB/s of keys and values. Several
 //! layers take turns, so that a single row finds nothing in the processor's caches.
@@ -16,9 +16,10 @@ const ROWS: usize = 512;
 const LAYERS: usize = 4;
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map(|x| x.parse().expect("expected a number"));
-    let depth: usize = numbers.next().unwrap_or(4096);
-    let compute = Compute::new(numbers.next().unwrap_or(0), 0).with_heads(HEAD_DIM);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |i: usize| arguments.get(i).map(|x| x.parse().expect("expected a number"));
+    let depth: usize = number(0).unwrap_or(4096);
+    let compute = Compute::new(number(1).unwrap_or(0), 0).with_heads(HEAD_DIM);
     let width = HEADS * HEAD_DIM;
     let blocks = (depth + ROWS).div_ceil(BLOCK_TOKENS);
     let table: Vec<u32> = (0..blocks as u32).collect();
@@ -33,7 +34,7 @@ fn main() {
             })
             .fold(f64::INFINITY, f64::min)
     };
-    for kind in CacheType::ALL {
+    for kind in CacheType::ALL.into_iter().filter(|kind| arguments.get(2).is_none_or(|name| name == kind.name())) {
         let shape = CacheShape { kind, kv_heads: HEADS, head_dim: HEAD_DIM };
         let layer_bytes = blocks * shape.block_bytes();
         let mut memory = CacheMemory::new(LAYERS * layer_bytes).expect("enough memory");

@@ -66,12 +66,19 @@ fn fold<const R: usize>(item: &Item<'_>, queries: &[u32], at: usize, first: usiz
     let (pairs, panel_bytes) = (shape.head_dim / 2, shape.panel_bytes());
     let blocks = &item.blocks(at)[..count.div_ceil(BLOCK_TOKENS)];
     let part = |block: u32, part| item.cache.part(block as usize, item.kv_head, part);
+    let next = item.blocks(at + SPAN);
+    // Several rows ask for a block of the next span, a piece with each block of this one; the next rows ask for another.
+    let asked = next.get(first / ROWS).map(|&block| part(block, Part::Keys));
 
     let queries: [&[u32]; R] = std::array::from_fn(|r| &queries[(first + r) * pairs..][..pairs]);
     for (i, &block) in blocks.iter().enumerate() {
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        let ahead = part(block, Part::Values).as_ptr();
-        multiply_add_panel(queries, part(block, Part::Keys), pairs, ahead, &mut sums);
+        let values = part(block, Part::Values).as_ptr();
+        let ahead = match (R, asked) {
+            (1, _) | (_, None) => values,
+            (_, Some(asked)) => asked.as_ptr().wrapping_add(i * pairs * SHARE),
+        };
+        let keys = Panel { bytes: part(block, Part::Keys), first: 0, pairs, ahead };
+        let sums = multiply(queries, &[keys]);
         for (r, sums) in sums.iter().enumerate() {
             let scores = &mut work.scores[r * SPAN + i * BLOCK_TOKENS..][..BLOCK_TOKENS];
             // SAFETY: 32 numbers.
@@ -91,44 +98,38 @@ fn fold<const R: usize>(item: &Item<'_>, queries: &[u32], at: usize, first: usiz
         }
     }
 
-    // Blocks of the next span, which are asked for while this one's values are read.
-    let next = item.blocks(at + SPAN);
+    let Work { weights, out, .. } = work;
+    let weights: [&[u32]; R] = std::array::from_fn(|r| &weights[r * SPAN / 2..][..SPAN / 2]);
     for panel in 0..padded_dim / COLUMNS {
-        let out = |r: usize| (first + r) * padded_dim + panel * COLUMNS;
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            *sums = load(&work.out[out(r)..], _mm512_set1_ps(keep[r]));
+        let mut panels = [Panel { bytes: &[], first: 0, pairs: 0, ahead: std::ptr::null() }; SPAN / BLOCK_TOKENS + 1];
+        for (i, (to, &block)) in panels.iter_mut().zip(blocks).enumerate() {
+            let bytes = &part(block, Part::Values)[panel * panel_bytes..][..panel_bytes];
+            let first = i * BLOCK_TOKENS / 2;
+            // A single row reads memory as fast as it comes: it asks for keys of the next span as it goes.
+            let ahead = match next.get(i) {
+                Some(&block) if R == 1 => part(block, Part::Keys)[panel * panel_bytes..].as_ptr(),
+                _ => bytes.as_ptr(),
+            };
+            *to = Panel { bytes, first, pairs: (BLOCK_TOKENS / 2).min(count / 2 - first), ahead };
         }
-        for (i, &block) in blocks.iter().enumerate() {
-            let values = &part(block, Part::Values)[panel * panel_bytes..][..panel_bytes];
-            let ahead = next.get(i).map_or(values.as_ptr(), |&block| part(block, Part::Keys)[panel * panel_bytes..].as_ptr());
-            let weights: [&[u32]; R] = std::array::from_fn(|r| &work.weights[(r * SPAN + i * BLOCK_TOKENS) / 2..]);
-            let positions = BLOCK_TOKENS.min(count - i * BLOCK_TOKENS);
-            multiply_add_panel(weights, values, positions / 2, ahead, &mut sums);
-            if positions % 2 == 1 {
-                let last = without_partner(&values[positions / 2 * STEP..]);
-                multiply_add_panel(weights.map(|w| &w[positions / 2..]), &last.0, 1, ahead, &mut sums);
-            }
+        let last;
+        if count % 2 == 1 {
+            last = without_partner(&panels[count / BLOCK_TOKENS].bytes[count % BLOCK_TOKENS / 2 * STEP..][..STEP]);
+            panels[blocks.len()] = Panel { bytes: &last.0, first: count / 2, pairs: 1, ahead: last.0.as_ptr() };
         }
+        let sums = multiply(weights, &panels[..blocks.len() + count % 2]);
         for (r, sums) in sums.iter().enumerate() {
-            let out = &mut work.out[out(r)..][..COLUMNS];
-            // SAFETY: 32 numbers.
-            unsafe {
-                _mm512_storeu_ps(out.as_mut_ptr(), sums[0]);
-                _mm512_storeu_ps(out.as_mut_ptr().add(16), sums[1]);
+            let keep = _mm512_set1_ps(keep[r]);
+            let out = &mut out[(first + r) * padded_dim + panel * COLUMNS..][..COLUMNS];
+            for (out, sums) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+                // SAFETY: 16 numbers, read and written.
+                unsafe {
+                    let new = _mm512_fmadd_ps(_mm512_loadu_ps(out.as_ptr()), keep, *sums);
+                    _mm512_storeu_ps(out.as_mut_ptr(), new);
+                }
             }
         }
     }
-}
-
-/// 32 numbers times `factor`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(numbers: &[f32], factor: __m512) -> [__m512; 2] {
-    let numbers = &numbers[..COLUMNS];
-    // SAFETY: 32 numbers.
-    let [low, high] = unsafe { [_mm512_loadu_ps(numbers.as_ptr()), _mm512_loadu_ps(numbers.as_ptr().add(16))] };
-    [_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor)]
 }
 
 #[repr(align(64))]
@@ -180,35 +181,47 @@ fn bf16(bits: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(bits) }
 }
 
-/// `sums[r] += Σ a[r][pair] · panel[pair]`, in order of pairs. `panel` is aligned. One row reads memory as fast as it comes,
-/// and asks for what lies at the same place behind `ahead`.
+/// Bytes of the next span that each pair of a query's dimensions asks for, where several rows are multiplied: a block's keys
+/// and values take as many as there are blocks in a span.
+const SHARE: usize = 2 * 2 * 2 * BLOCK_TOKENS * BLOCK_TOKENS / SPAN;
+
+/// Some of a depth.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    bytes: &'a [u8],
+    /// Pairs along the depth that come before.
+    first: usize,
+    pairs: usize,
+    /// What will be wanted next.
+    ahead: *const u8,
+}
+
+/// `Σ a[r][pair] · panels[pair]`, in order of pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn multiply_add_panel<const R: usize>(
-    a: [&[u32]; R],
-    panel: &[u8],
-    pairs: usize,
-    ahead: *const u8,
-    sums: &mut [[__m512; 2]; R],
-) {
-    assert!(a.iter().all(|a| a.len() >= pairs) && panel.len() >= pairs * STEP);
-    let mut own = *sums;
-    for pair in 0..pairs {
-        // SAFETY: `panel` has so many steps.
-        let [low, high] = unsafe {
-            let step = panel.as_ptr().add(pair * STEP).cast::<__m512i>();
-            [bf16(_mm512_loadu_si512(step)), bf16(_mm512_loadu_si512(step.add(1)))]
-        };
-        if R == 1 {
-            prefetch(ahead.wrapping_add(pair * STEP));
-            prefetch(ahead.wrapping_add(pair * STEP + 64));
-        }
-        for r in 0..R {
-            // SAFETY: every row has so many pairs.
-            let x = bf16(_mm512_set1_epi32(unsafe { *a[r].get_unchecked(pair) } as i32));
-            own[r][0] = _mm512_dpbf16_ps(own[r][0], x, low);
-            own[r][1] = _mm512_dpbf16_ps(own[r][1], x, high);
+fn multiply<const R: usize>(a: [&[u32]; R], panels: &[Panel<'_>]) -> [[__m512; 2]; R] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    for &Panel { bytes, first, pairs, ahead } in panels {
+        assert!(a.iter().all(|a| a.len() >= first + pairs) && bytes.len() >= pairs * STEP);
+        for pair in 0..pairs {
+            // SAFETY: the panel has so many steps.
+            let [low, high] = unsafe {
+                let step = bytes.as_ptr().add(pair * STEP).cast::<__m512i>();
+                [bf16(_mm512_loadu_si512(step)), bf16(_mm512_loadu_si512(step.add(1)))]
+            };
+            if R == 1 {
+                prefetch(ahead.wrapping_add(pair * STEP));
+                prefetch(ahead.wrapping_add(pair * STEP + 64));
+            } else {
+                prefetch(ahead.wrapping_add(pair * SHARE));
+            }
+            for r in 0..R {
+                // SAFETY: every row has so many pairs.
+                let x = bf16(_mm512_set1_epi32(unsafe { *a[r].get_unchecked(first + pair) } as i32));
+                sums[r][0] = _mm512_dpbf16_ps(sums[r][0], x, low);
+                sums[r][1] = _mm512_dpbf16_ps(sums[r][1], x, high);
+            }
         }
     }
-    *sums = own;
+    sums
 }

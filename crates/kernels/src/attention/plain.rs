@@ -97,8 +97,7 @@ fn fold<const R: usize, const FUSED: bool>(item: &Item<'_>, span: &Span<'_>, at:
     let blocks = count.div_ceil(BLOCK_TOKENS);
     let queries: [&[f32]; R] = std::array::from_fn(|r| item.query(first + r));
     for (block, keys) in span.keys[..blocks].iter().enumerate() {
-        let mut sums = [[0.0; COLUMNS]; R];
-        multiply_add_panel::<R, FUSED>(queries, &keys[..head_dim], &mut sums);
+        let sums = multiply::<R, FUSED>([(queries, &keys[..head_dim])].into_iter());
         for (r, sums) in sums.iter().enumerate() {
             let scores = &mut work.scores[r * SPAN + block * BLOCK_TOKENS..][..BLOCK_TOKENS];
             scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum * scale);
@@ -119,40 +118,39 @@ fn fold<const R: usize, const FUSED: bool>(item: &Item<'_>, span: &Span<'_>, at:
     }
 
     for panel in 0..padded_dim / COLUMNS {
-        let out = |r: usize| (first + r) * padded_dim + panel * COLUMNS;
-        let mut sums: [[f32; COLUMNS]; R] = std::array::from_fn(|r| {
-            let old: &[f32; COLUMNS] = work.out[out(r)..].first_chunk().expect("a panel lies inside its row");
-            old.map(|x| x * keep[r])
-        });
-        for (block, values) in span.values[..blocks].iter().enumerate() {
+        let steps = span.values[..blocks].iter().enumerate().map(|(block, values)| {
             let at = block * BLOCK_TOKENS;
             let weights: [&[f32]; R] = std::array::from_fn(|r| &work.scores[r * SPAN + at..]);
             // What lies behind the last position is another's, and may be anything.
-            let values = &values[panel * BLOCK_TOKENS..][..BLOCK_TOKENS.min(count - at)];
-            multiply_add_panel::<R, FUSED>(weights, values, &mut sums);
+            (weights, &values[panel * BLOCK_TOKENS..][..BLOCK_TOKENS.min(count - at)])
+        });
+        let sums = multiply::<R, FUSED>(steps);
+        for (r, sums) in sums.iter().enumerate() {
+            let out = &mut work.out[(first + r) * padded_dim + panel * COLUMNS..][..COLUMNS];
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *out * keep[r] + sum);
         }
-        sums.iter().enumerate().for_each(|(r, sums)| work.out[out(r)..][..COLUMNS].copy_from_slice(sums));
     }
 }
 
-/// `sums[r] += Σ a[r][depth] · panel[depth]`, in order of depth.
+/// `Σ a[r][depth] · panel[depth]` over one panel after the other, in order of depth.
 #[inline(always)]
-fn multiply_add_panel<const R: usize, const FUSED: bool>(
-    a: [&[f32]; R],
-    panel: Panel<'_>,
-    sums: &mut [[f32; COLUMNS]; R],
-) {
-    let a = a.map(|a| &a[..panel.len()]);
-    let mut own = *sums;
-    for (depth, row) in panel.iter().enumerate() {
-        for r in 0..R {
-            let x = a[r][depth];
-            for i in 0..COLUMNS {
-                own[r][i] = multiply_add::<FUSED>(x, row[i], own[r][i]);
+fn multiply<'a, const R: usize, const FUSED: bool>(
+    panels: impl Iterator<Item = ([&'a [f32]; R], Panel<'a>)>,
+) -> [[f32; COLUMNS]; R] {
+    // Sums that are not given in from outside stay in registers.
+    let mut sums = [[0.0; COLUMNS]; R];
+    for (a, panel) in panels {
+        let a = a.map(|a| &a[..panel.len()]);
+        for (depth, row) in panel.iter().enumerate() {
+            for r in 0..R {
+                let x = a[r][depth];
+                for i in 0..COLUMNS {
+                    sums[r][i] = multiply_add::<FUSED>(x, row[i], sums[r][i]);
+                }
             }
         }
     }
-    *sums = own;
+    sums
 }
 
 #[inline(always)]
