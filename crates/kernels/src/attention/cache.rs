@@ -333,13 +333,7 @@ pub(super) fn unpack(shape: CacheShape, part: Part, bytes: &[u8], slots: usize, 
 }
 
 #[inline(always)]
-fn unpack_each(
-    shape: CacheShape,
-    part: Part,
-    slots: usize,
-    out: &mut [f32],
-    number: impl Fn(usize, usize) -> f32,
-) {
+fn unpack_each(shape: CacheShape, part: Part, slots: usize, out: &mut [f32], number: impl Fn(usize, usize) -> f32) {
     for dim in 0..shape.head_dim {
         for slot in 0..slots {
             out[index(part, dim, slot, 1)] = number(dim, slot);

@@ -108,7 +108,8 @@ fn fold<const R: usize, const Q4: bool>(
     if count == 0 {
         return;
     }
-    let span = Span { cache: item.cache, kv_head: item.kv_head, blocks: &item.blocks(at)[..count.div_ceil(BLOCK_TOKENS)] };
+    let span =
+        Span { cache: item.cache, kv_head: item.kv_head, blocks: &item.blocks(at)[..count.div_ceil(BLOCK_TOKENS)] };
     score::<R, Q4>(&span, queries, first, work);
     let mut keep = [1.0; R];
     for r in 0..R {
@@ -156,7 +157,13 @@ fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>,
                 let at = panel * PANEL_STEPS;
                 let keys = &keys[at * STEP / 2..];
                 let codes = codes.map(|codes| codes.map(|codes| &codes[at..]));
-                multiply_add_panel::<R, true, true>(codes, keys, PANEL_STEPS, ahead[at * STEP / 2..].as_ptr(), &mut sums);
+                multiply_add_panel::<R, true, true>(
+                    codes,
+                    keys,
+                    PANEL_STEPS,
+                    ahead[at * STEP / 2..].as_ptr(),
+                    &mut sums,
+                );
                 let (scale, minimum) = (scales_q4(scales, 2 * panel), scales_q4(scales, 2 * panel + 1));
                 for (r, scores) in scores.iter_mut().enumerate() {
                     let [high, low] = queries.sums[(first + r) * panels + panel];

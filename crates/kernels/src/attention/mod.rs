@@ -19,8 +19,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 
-use self::cache::{LayerWriter, Part, store};
 pub use self::cache::{BLOCK_TOKENS, CacheMemory, CacheShape, CacheType, LayerCache};
+use self::cache::{LayerWriter, Part, store};
 use crate::{compute::Compute, isa::Isa};
 
 /// Positions in a span.
@@ -244,7 +244,10 @@ fn attend_slices(
     for slice in slices {
         // Fewer blocks would leave positions out and give wrong numbers in silence.
         let positions = slice.start + slice.rows;
-        assert!(slice.block_table.len().saturating_mul(BLOCK_TOKENS) >= positions, "the block table holds all positions");
+        assert!(
+            slice.block_table.len().saturating_mul(BLOCK_TOKENS) >= positions,
+            "the block table holds all positions"
+        );
         let (_, tail) = rest.split_at_mut((slice.first_row - at) * width);
         let (rows, tail) = tail.split_at_mut(slice.rows * width);
         rest = tail;

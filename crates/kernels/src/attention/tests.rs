@@ -24,9 +24,8 @@ impl Sequence {
         let shape = CacheShape { kind, kv_heads: HEADS, head_dim };
         let blocks = len.div_ceil(BLOCK_TOKENS);
         let mut seed = (len * head_dim) as u64;
-        let mut numbers = |scale: f32| -> Vec<f32> {
-            (0..len * HEADS * head_dim).map(|_| scale * noise(&mut seed)).collect()
-        };
+        let mut numbers =
+            |scale: f32| -> Vec<f32> { (0..len * HEADS * head_dim).map(|_| scale * noise(&mut seed)).collect() };
         let (q, k, v) = (numbers(3.0), numbers(1.0), numbers(1.0));
         let mut memory = CacheMemory::new(shape.block_bytes() * (2 * blocks + 1)).unwrap();
         memory.bytes_mut().fill(0xff);
@@ -95,7 +94,8 @@ fn error(sequence: &Sequence, rows: &[usize], out: &[f32]) -> f64 {
 
 #[test]
 fn scattered_blocks_give_what_plain_attention_gives() {
-    for (kind, most) in [(CacheType::F32, 1e-5), (CacheType::Bf16, 1e-2), (CacheType::Q8, 1.5e-2), (CacheType::Q4, 0.2)] {
+    for (kind, most) in [(CacheType::F32, 1e-5), (CacheType::Bf16, 1e-2), (CacheType::Q8, 1.5e-2), (CacheType::Q4, 0.2)]
+    {
         for head_dim in HEAD_DIMS {
             for len in [1, 31, 32, 33, 255, 256, 257, 300, 700] {
                 let sequence = Sequence::new(kind, head_dim, len);
