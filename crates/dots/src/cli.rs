@@ -10,7 +10,7 @@ use dots_engine::SamplingParams;
 use dots_kernels::{WeightType, pool::MAX_THREADS};
 use dots_model::{
     checkpoint::{GenerationDefaults, Types},
-    executor::Arithmetic,
+    executor::{Arithmetic, CacheType},
 };
 
 use crate::bench::Shape;
@@ -208,9 +208,12 @@ pub struct BenchArgs {
     /// Runs of each, of which the median counts, after one that does not
     #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     pub repeat: usize,
-    /// exact: activations and cache in f32; fast: rounded activations, cache in bf16
+    /// exact: activations in f32; fast: activations rounded to 8 bits
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
+    /// What keys and values are rounded to: half, a quarter or less of f32's memory [default: bf16; exact: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_cache_type: Option<CacheTypeArg>,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
@@ -257,9 +260,12 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct EngineArgs {
-    /// exact: activations and cache in f32; fast: rounded activations, cache in bf16
+    /// exact: activations in f32; fast: activations rounded to 8 bits
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
+    /// What keys and values are rounded to: half, a quarter or less of f32's memory [default: bf16; exact: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_cache_type: Option<CacheTypeArg>,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
@@ -286,6 +292,26 @@ impl From<ArithmeticArg> for Arithmetic {
         match arg {
             ArithmeticArg::Exact => Self::Exact,
             ArithmeticArg::Fast => Self::Fast,
+        }
+    }
+}
+
+/// What keys and values are rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheTypeArg {
+    Bf16,
+    Q8,
+    Q4,
+    F32,
+}
+
+impl From<CacheTypeArg> for CacheType {
+    fn from(arg: CacheTypeArg) -> Self {
+        match arg {
+            CacheTypeArg::Bf16 => Self::Bf16,
+            CacheTypeArg::Q8 => Self::Q8,
+            CacheTypeArg::Q4 => Self::Q4,
+            CacheTypeArg::F32 => Self::F32,
         }
     }
 }

@@ -12,7 +12,7 @@ use dots_model::{
     Checkpoint, Config,
     checkpoint::{Format, TokenizerSource},
     cpu::CpuOptions,
-    executor::{Arithmetic, Plan},
+    executor::{Arithmetic, CacheType, Plan},
     tokenizer::Tokenizer,
 };
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::{
     cli::{InspectArgs, NoModel},
     load,
     memory::{self, Memory},
-    plan, published,
+    published,
     table::Table,
     terminal::{Style, clean, first_line},
     units,
@@ -99,7 +99,7 @@ struct Report<'a> {
     active_bytes: u64,
     tokenizer: Option<TokenizerFacts>,
     memory: Option<Memory>,
-    plans: Vec<(usize, Arithmetic, Plan)>,
+    plans: Vec<(usize, CacheType, Plan)>,
 }
 
 impl<'a> Report<'a> {
@@ -117,11 +117,16 @@ impl<'a> Report<'a> {
         load::template(checkpoint)?;
         let plans = contexts
             .iter()
-            .flat_map(|&context| [Arithmetic::Fast, Arithmetic::Exact].map(|arithmetic| (context, arithmetic)))
-            .map(|(context, arithmetic)| {
-                let options =
-                    CpuOptions { arithmetic, threads: 0, cache_tokens: context, max_batch_tokens: MAX_BATCH_TOKENS };
-                (context, arithmetic, options.plan(checkpoint))
+            .flat_map(|&context| published::CACHE_TYPES.map(|cache_type| (context, cache_type)))
+            .map(|(context, cache_type)| {
+                let options = CpuOptions {
+                    arithmetic: Arithmetic::Fast,
+                    cache_type,
+                    threads: 0,
+                    cache_tokens: context,
+                    max_batch_tokens: MAX_BATCH_TOKENS,
+                };
+                (context, cache_type, options.plan(checkpoint))
             })
             .collect();
         Ok(Self {
@@ -224,10 +229,10 @@ impl<'a> Report<'a> {
     fn print_memory(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         heading(out, style, "memory")?;
         let mut table = Table::new(["context", "cache in", "weights", "cache", "buffers", "together"]);
-        for (context, arithmetic, plan) in &self.plans {
+        for (context, cache_type, plan) in &self.plans {
             table.row([
                 context.to_string(),
-                plan::cache_type(*arithmetic).to_owned(),
+                cache_type.name().to_owned(),
                 units::bytes(plan.weights_bytes),
                 units::bytes(plan.cache_bytes),
                 units::bytes(plan.buffers_bytes),
@@ -263,10 +268,10 @@ impl<'a> Report<'a> {
         let plans: Vec<Value> = self
             .plans
             .iter()
-            .map(|(context, arithmetic, plan)| {
+            .map(|(context, cache_type, plan)| {
                 json!({
                     "context_tokens": context,
-                    "cache_type": plan::cache_type(*arithmetic),
+                    "cache_type": cache_type.name(),
                     "weights_bytes": plan.weights_bytes,
                     "cache_bytes": plan.cache_bytes,
                     "buffers_bytes": plan.buffers_bytes,

@@ -11,6 +11,7 @@ use dots_model::{
     Checkpoint,
     checkpoint::Tensor,
     cpu::{CpuExecutor, CpuOptions},
+    executor::{Arithmetic, CacheType},
     hub::{self, Progress},
     template::ChatTemplate,
     tokenizer::Tokenizer,
@@ -72,9 +73,11 @@ pub fn template(checkpoint: &Checkpoint) -> anyhow::Result<ChatTemplate> {
 /// Plans the memory, says the plan on stderr, then takes it and starts the engine.
 pub fn start(checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow::Result<Running> {
     let tokenizer = Arc::new(tokenizer(&checkpoint)?);
-    let arithmetic = args.arithmetic.into();
+    let arithmetic = Arithmetic::from(args.arithmetic);
+    let cache_type = args.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
     let options = |cache_tokens| CpuOptions {
         arithmetic,
+        cache_type,
         threads: args.threads.unwrap_or(0),
         cache_tokens,
         max_batch_tokens: args.max_batch_tokens,
@@ -93,7 +96,7 @@ pub fn start(checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow:
     let lengths = plan::choose(wish, memory, |tokens| options(tokens).plan(&checkpoint))?;
     let options = options(lengths.cache_tokens);
     // A closed stderr is no reason not to run.
-    let _ = plan::print(&mut io::stderr().lock(), options.plan(&checkpoint), &lengths, arithmetic, memory);
+    let _ = plan::print(&mut io::stderr().lock(), options.plan(&checkpoint), &lengths, cache_type, memory);
 
     let executor = CpuExecutor::new(&checkpoint, &options)?;
     let engine = Engine::start(

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use dots_model::executor::{Arithmetic, Plan};
+use dots_model::executor::{CacheType, Plan};
 
 use crate::{memory::Memory, units};
 
@@ -128,27 +128,19 @@ fn fits(
     )
 }
 
-/// The name of the type that the cache holds.
-pub fn cache_type(arithmetic: Arithmetic) -> &'static str {
-    match arithmetic {
-        Arithmetic::Exact => "f32",
-        Arithmetic::Fast => "bf16",
-    }
-}
-
 /// Says what is about to be taken.
 pub fn print(
     out: &mut dyn Write,
     plan: Plan,
     lengths: &Lengths,
-    arithmetic: Arithmetic,
+    cache_type: CacheType,
     memory: Option<Memory>,
 ) -> io::Result<()> {
     let context = lengths.max_model_len;
     writeln!(out, "memory for a context of {context} tokens:")?;
     let mut line = |what: &str, bytes: u64, of: &str| writeln!(out, "  {what:<8} {:>10}  {of}", units::bytes(bytes));
     line("weights", plan.weights_bytes, "mapped from their files")?;
-    line("cache", plan.cache_bytes, &format!("{} tokens in {}", lengths.cache_tokens, cache_type(arithmetic)))?;
+    line("cache", plan.cache_bytes, &format!("{} tokens in {}", lengths.cache_tokens, cache_type.name()))?;
     line("buffers", plan.buffers_bytes, &format!("steps of up to {} tokens", plan.max_batch_tokens))?;
     match memory {
         Some(memory) => {
@@ -241,7 +233,7 @@ mod tests {
     fn weights_beyond_the_memory_are_no_error_but_said() {
         let lengths = choose(Wish { max_model_len: Some(1), ..NOTHING_ASKED }, memory(2000), plan).unwrap();
         let mut out = Vec::new();
-        print(&mut out, plan(1), &lengths, Arithmetic::Fast, memory(2000)).unwrap();
+        print(&mut out, plan(1), &lengths, CacheType::Bf16, memory(2000)).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("read from disk"));
     }
 }

@@ -11,11 +11,12 @@ use dots_kernels::WeightType;
 use dots_model::{
     Config,
     checkpoint::{held_as, tensor_bytes},
-    executor::Arithmetic,
+    cpu::CpuOptions,
+    executor::{Arithmetic, CacheType},
 };
 use serde_json::{Value, json};
 
-use crate::{plan, table::Table, units};
+use crate::{table::Table, units};
 
 /// The types shown, largest first.
 const TYPES: [WeightType; 11] = [
@@ -109,12 +110,13 @@ fn weights(config: &Config, wanted: WeightType) -> Weights {
     sum
 }
 
-fn cache_bytes(config: &Config, arithmetic: Arithmetic, tokens: usize) -> u64 {
-    let element_bytes = match arithmetic {
-        Arithmetic::Exact => 4,
-        Arithmetic::Fast => 2,
-    };
-    (tokens as u64).saturating_mul(config.cache_elements_per_token() as u64 * element_bytes)
+/// The cache types: the one taken unless told, smaller ones, and that of exact arithmetic.
+pub const CACHE_TYPES: [CacheType; 4] = [CacheType::Bf16, CacheType::Q8, CacheType::Q4, CacheType::F32];
+
+fn cache_bytes(config: &Config, cache_type: CacheType, tokens: usize) -> u64 {
+    let options =
+        CpuOptions { arithmetic: Arithmetic::Fast, cache_type, threads: 1, cache_tokens: tokens, max_batch_tokens: 1 };
+    options.plan_for(config, 0).cache_bytes
 }
 
 /// Prints what `config` takes in every type at these context lengths.
@@ -133,16 +135,16 @@ pub fn print(out: &mut dyn Write, config: &Config, contexts: &[usize]) -> io::Re
         let weights = weights(config, kind);
         let cells = [kind.name().to_owned(), units::gib(weights.total_bytes), units::gib(weights.active_bytes)];
         let sums = contexts.iter().map(|&context| {
-            units::gib(weights.total_bytes.saturating_add(cache_bytes(config, Arithmetic::Fast, context)))
+            units::gib(weights.total_bytes.saturating_add(cache_bytes(config, CacheType::Bf16, context)))
         });
         table.row(cells.into_iter().chain(sums));
     }
     table.write(out, "  ")?;
     writeln!(out, "\nGiB of the cache alone:")?;
     let mut table = Table::new(["cache".to_owned()].into_iter().chain(contexts.iter().map(usize::to_string)));
-    for arithmetic in [Arithmetic::Fast, Arithmetic::Exact] {
-        let cells = contexts.iter().map(|&context| units::gib(cache_bytes(config, arithmetic, context)));
-        table.row([plan::cache_type(arithmetic).to_owned()].into_iter().chain(cells));
+    for cache_type in CACHE_TYPES {
+        let cells = contexts.iter().map(|&context| units::gib(cache_bytes(config, cache_type, context)));
+        table.row([cache_type.name().to_owned()].into_iter().chain(cells));
     }
     table.write(out, "  ")?;
     writeln!(
@@ -163,12 +165,12 @@ pub fn to_json(config: &Config, contexts: &[usize]) -> Value {
             json!({ "type": kind.name(), "weights_bytes": weights.total_bytes, "active_bytes": weights.active_bytes })
         })
         .collect();
-    let caches: Vec<Value> = [Arithmetic::Fast, Arithmetic::Exact]
+    let caches: Vec<Value> = CACHE_TYPES
         .into_iter()
-        .flat_map(|arithmetic| contexts.iter().map(move |&context| (arithmetic, context)))
-        .map(|(arithmetic, context)| {
-            let bytes = cache_bytes(config, arithmetic, context);
-            json!({ "context_tokens": context, "cache_type": plan::cache_type(arithmetic), "cache_bytes": bytes })
+        .flat_map(|cache_type| contexts.iter().map(move |&context| (cache_type, context)))
+        .map(|(cache_type, context)| {
+            let bytes = cache_bytes(config, cache_type, context);
+            json!({ "context_tokens": context, "cache_type": cache_type.name(), "cache_bytes": bytes })
         })
         .collect();
     json!({
@@ -206,9 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_of_the_whole_context_takes_31_gib_in_bf16() {
+    fn the_cache_of_the_whole_context_takes_31_gib_in_bf16_and_half_in_q8() {
         let config = Config::dots_llm1();
-        assert_eq!(cache_bytes(&config, Arithmetic::Fast, 1), 1_015_808);
-        assert_eq!(units::gib(cache_bytes(&config, Arithmetic::Fast, 32768)), "31.0");
+        // A block of 32 tokens is the least.
+        assert_eq!(cache_bytes(&config, CacheType::Bf16, 1), 32 * 1_015_808);
+        let whole = |cache_type| units::gib(cache_bytes(&config, cache_type, 32768));
+        assert_eq!(
+            [CacheType::F32, CacheType::Bf16, CacheType::Q8, CacheType::Q4].map(whole),
+            ["62.0", "31.0", "16.0", "9.7"]
+        );
     }
 }

@@ -78,12 +78,18 @@ fn inspect_counts_what_the_files_hold() {
     assert_eq!(report["disk_bytes"], files);
     let contexts: Vec<&Value> =
         report["memory"].as_array().unwrap().iter().map(|plan| &plan["context_tokens"]).collect();
-    assert_eq!(contexts, [64, 64, 256, 256]);
+    assert_eq!(contexts, [64, 64, 64, 64, 256, 256, 256, 256]);
     for plan in report["memory"].as_array().unwrap() {
-        // Keys and values of 64 numbers in each of 3 layers.
+        // Keys and values of 4 heads in each of 3 layers. Heads of 16 take the room of 32.
         let tokens = plan["context_tokens"].as_u64().unwrap();
-        let element_bytes = if plan["cache_type"] == "f32" { 4 } else { 2 };
-        assert_eq!(plan["cache_bytes"], tokens * 3 * 2 * 64 * element_bytes, "{plan}");
+        let head_bytes = match plan["cache_type"].as_str().unwrap() {
+            "f32" => 32 * 4,
+            "bf16" => 32 * 2,
+            "q8" => 32 + 4,
+            "q4" => 32 / 2 + 2 * 2,
+            other => panic!("{other}"),
+        };
+        assert_eq!(plan["cache_bytes"], tokens * 3 * 2 * 4 * head_bytes, "{plan}");
     }
 }
 

@@ -7,7 +7,7 @@ use dots_engine::{Engine, EngineOptions, Event, Events, Request, SamplingParams,
 use dots_model::{
     Checkpoint,
     cpu::{CpuExecutor, CpuOptions},
-    executor::Arithmetic,
+    executor::{Arithmetic, CacheType},
     tokenizer::Tokenizer,
 };
 
@@ -25,11 +25,11 @@ struct Setting {
 /// Room for everyone at once.
 const ROOMY: Setting = Setting { threads: 1, max_batch_tokens: 256, max_sequences: 8, cache_tokens: 1024 };
 
-fn engine(golden: &str, arithmetic: Arithmetic, setting: Setting) -> Engine {
+fn engine(golden: &str, arithmetic: Arithmetic, cache_type: CacheType, setting: Setting) -> Engine {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens").join(golden);
     let checkpoint = Checkpoint::open(&path).unwrap();
     let Setting { threads, max_batch_tokens, max_sequences, cache_tokens } = setting;
-    let options = CpuOptions { arithmetic, threads, cache_tokens, max_batch_tokens };
+    let options = CpuOptions { arithmetic, cache_type, threads, cache_tokens, max_batch_tokens };
     let executor = CpuExecutor::new(&checkpoint, &options).unwrap();
     let tokenizer = Arc::new(Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap());
     let eos_token_ids = checkpoint.generation.eos_token_ids;
@@ -70,8 +70,8 @@ fn tokens(mut events: Events) -> Vec<TokenEvent> {
 }
 
 /// The answers' ids, texts and log-probabilities are compared, the last of them bit for bit.
-fn check_one_seed_gives_one_answer(golden: &str, arithmetic: Arithmetic) {
-    let quiet = engine(golden, arithmetic, ROOMY);
+fn check_one_seed_gives_one_answer(golden: &str, arithmetic: Arithmetic, cache_type: CacheType) {
+    let quiet = engine(golden, arithmetic, cache_type, ROOMY);
     let alone: Vec<_> = requests().into_iter().map(|request| tokens(quiet.submit(request).unwrap())).collect();
     assert!(alone.iter().all(|answer| answer.len() == ANSWER_TOKENS));
     assert_ne!(alone[1], alone[2], "two seeds gave one answer");
@@ -86,25 +86,31 @@ fn check_one_seed_gives_one_answer(golden: &str, arithmetic: Arithmetic) {
         Setting { threads: 2, max_batch_tokens: 40, cache_tokens: 192, ..ROOMY },
     ];
     for setting in settings {
-        let busy = engine(golden, arithmetic, setting);
+        let busy = engine(golden, arithmetic, cache_type, setting);
         let events: Vec<Events> = requests().into_iter().map(|request| busy.submit(request).unwrap()).collect();
         for (index, (events, alone)) in events.into_iter().zip(&alone).enumerate() {
-            assert_eq!(&tokens(events), alone, "{golden} {arithmetic:?} {setting:?}: request {index}");
+            assert_eq!(&tokens(events), alone, "{golden} {arithmetic:?} {cache_type:?} {setting:?}: request {index}");
         }
     }
 }
 
 #[test]
 fn one_seed_gives_one_answer_in_exact_arithmetic() {
-    check_one_seed_gives_one_answer("hf", Arithmetic::Exact);
+    check_one_seed_gives_one_answer("hf", Arithmetic::Exact, CacheType::F32);
 }
 
 #[test]
 fn one_seed_gives_one_answer_in_fast_arithmetic() {
-    check_one_seed_gives_one_answer("hf", Arithmetic::Fast);
+    check_one_seed_gives_one_answer("hf", Arithmetic::Fast, CacheType::Bf16);
 }
 
 #[test]
 fn one_seed_gives_one_answer_over_quantised_weights() {
-    check_one_seed_gives_one_answer("gguf/dots1-Q4_K_M.gguf", Arithmetic::Fast);
+    check_one_seed_gives_one_answer("gguf/dots1-Q4_K_M.gguf", Arithmetic::Fast, CacheType::Bf16);
+}
+
+#[test]
+fn one_seed_gives_one_answer_over_quantised_caches() {
+    check_one_seed_gives_one_answer("hf", Arithmetic::Fast, CacheType::Q8);
+    check_one_seed_gives_one_answer("hf", Arithmetic::Fast, CacheType::Q4);
 }

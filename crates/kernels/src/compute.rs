@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile};
+use crate::{attention, decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile};
 
 /// Threads, their scratch, and the instruction set that they use.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Scratch {
     pub unpacked: Unpacked,
     /// Rows of weights in f32.
     pub f32: Vec<f32>,
+    /// What attention needs.
+    pub attention: attention::Scratch,
 }
 
 impl Compute {
@@ -39,16 +41,25 @@ impl Compute {
                     panels: Panels::default(),
                     unpacked: Unpacked::with_capacity(max_cols),
                     f32: Vec::with_capacity(tile::ROWS * max_cols),
+                    attention: attention::Scratch::default(),
                 })
             })
             .collect();
         Self { isa, pool, scratch }
     }
 
+    /// The same with scratch for attention with heads of up to `head_dim` numbers.
+    pub fn with_heads(mut self, head_dim: usize) -> Self {
+        for scratch in &mut self.scratch {
+            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).attention = attention::Scratch::new(head_dim);
+        }
+        self
+    }
+
     /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.
-    pub fn scratch_bytes(threads: usize, max_cols: usize) -> usize {
+    pub fn scratch_bytes(threads: usize, max_cols: usize, head_dim: usize) -> usize {
         let worker = Panels::BYTES + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
-        threads.saturating_mul(worker)
+        threads.saturating_mul(worker + attention::Scratch::bytes(head_dim))
     }
 
     /// The instruction set in use.

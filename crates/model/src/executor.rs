@@ -1,6 +1,8 @@
 //! The seam between those who decide what to compute and those who compute it: the whole model at once, behind two
 //! calls, so that a card can work while the host thinks.
 
+pub use dots_kernels::attention::CacheType;
+
 use crate::{Config, Error};
 
 /// Tokens in one block of the cache.
@@ -12,11 +14,21 @@ pub type BlockId = u32;
 /// The two arithmetics (Law 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Arithmetic {
-    /// Activations and cache in f32.
+    /// Activations in f32.
     Exact,
-    /// Activations rounded to 8 bits before quantised products, cache in bf16.
+    /// Activations rounded to 8 bits before quantised products.
     #[default]
     Fast,
+}
+
+impl Arithmetic {
+    /// What the cache holds where nobody says otherwise.
+    pub fn cache_type(self) -> CacheType {
+        match self {
+            Self::Exact => CacheType::F32,
+            Self::Fast => CacheType::Bf16,
+        }
+    }
 }
 
 /// What one step computes: a slice of each of some sequences.

@@ -6,7 +6,7 @@ mod support;
 use dots_model::{
     Checkpoint,
     cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, Batch, BlockId, Executor, Slice, Want},
+    executor::{Arithmetic, Batch, BlockId, CacheType, Executor, Slice, Want},
 };
 use proptest::prelude::*;
 use support::golden;
@@ -14,10 +14,19 @@ use support::golden;
 const FILES: [&str; 3] = ["hf", "hf-fp8", "gguf/dots1-Q4_K_M.gguf"];
 const BLOCKS: u32 = 32;
 
-fn executor(file: &str, arithmetic: Arithmetic, threads: usize) -> CpuExecutor {
+/// Every cache type, and both arithmetics.
+const KINDS: [(Arithmetic, CacheType); 5] = [
+    (Arithmetic::Exact, CacheType::F32),
+    (Arithmetic::Exact, CacheType::Q8),
+    (Arithmetic::Fast, CacheType::Bf16),
+    (Arithmetic::Fast, CacheType::Q8),
+    (Arithmetic::Fast, CacheType::Q4),
+];
+
+fn executor(file: &str, (arithmetic, cache_type): (Arithmetic, CacheType), threads: usize) -> CpuExecutor {
     let checkpoint = Checkpoint::open(&golden(file)).unwrap();
-    CpuExecutor::new(&checkpoint, &CpuOptions { arithmetic, threads, cache_tokens: 1024, max_batch_tokens: 512 })
-        .unwrap()
+    let options = CpuOptions { arithmetic, cache_type, threads, cache_tokens: 1024, max_batch_tokens: 512 };
+    CpuExecutor::new(&checkpoint, &options).unwrap()
 }
 
 /// One sequence's new tokens in a step.
@@ -46,11 +55,10 @@ proptest! {
     #[test]
     fn a_batch_of_mixed_lengths_equals_each_alone_bit_for_bit(
         texts in prop::collection::vec(prop::collection::vec(0u32..512, 1..90), 1..6),
-        file in 0..FILES.len(), fast in any::<bool>(), threads in 1usize..4,
+        file in 0..FILES.len(), kind in 0..KINDS.len(), threads in 1usize..4,
     ) {
-        let arithmetic = if fast { Arithmetic::Fast } else { Arithmetic::Exact };
-        let mut many = executor(FILES[file], arithmetic, threads);
-        let mut alone = executor(FILES[file], arithmetic, 1);
+        let mut many = executor(FILES[file], KINDS[kind], threads);
+        let mut alone = executor(FILES[file], KINDS[kind], 1);
         // Three blocks each, from the pool's end backwards.
         let tables: Vec<Vec<BlockId>> =
             (0..texts.len() as u32).map(|i| (0..3).map(|k| BLOCKS - 1 - (3 * i + k)).collect()).collect();
@@ -71,11 +79,10 @@ proptest! {
     #[test]
     fn a_prompt_in_chunks_equals_the_whole_bit_for_bit(
         tokens in prop::collection::vec(0u32..512, 2..200), cut in 1usize..60,
-        file in 0..FILES.len(), fast in any::<bool>(),
+        file in 0..FILES.len(), kind in 0..KINDS.len(),
     ) {
-        let arithmetic = if fast { Arithmetic::Fast } else { Arithmetic::Exact };
         let blocks: Vec<BlockId> = (0..7).collect();
-        let mut executor = executor(FILES[file], arithmetic, 2);
+        let mut executor = executor(FILES[file], KINDS[kind], 2);
         let whole = step(&mut executor, &[Part { tokens: &tokens, start: 0, blocks: &blocks }]);
         let blocks: Vec<BlockId> = (10..17).collect();
         let mut last = Vec::new();
@@ -88,8 +95,8 @@ proptest! {
 
 #[test]
 fn a_block_that_went_out_and_came_back_is_the_same() {
-    for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
-        let mut executor = executor("hf", arithmetic, 1);
+    for kind in KINDS {
+        let mut executor = executor("hf", kind, 1);
         let tokens: Vec<u32> = (0..40).collect();
         step(&mut executor, &[Part { tokens: &tokens, start: 0, blocks: &[0, 1] }]);
         let want = step(&mut executor, &[Part { tokens: &[9], start: 40, blocks: &[0, 1] }]);
@@ -106,7 +113,7 @@ fn a_block_that_went_out_and_came_back_is_the_same() {
 
 #[test]
 fn batches_that_break_the_contract_are_refused_with_the_numbers() {
-    let mut executor = executor("hf", Arithmetic::Fast, 1);
+    let mut executor = executor("hf", KINDS[2], 1);
     let long = vec![0; 600];
     let cases: [(&[u32], usize, &[BlockId], &str); 5] = [
         (&long, 0, &[0; 19], "600 tokens where 512 were planned"),

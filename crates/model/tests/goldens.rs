@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dots_model::{
     Checkpoint,
     cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, Batch, Executor, Output, Slice, Want},
+    executor::{Arithmetic, Batch, CacheType, Executor, Output, Slice, Want},
 };
 use serde_json::Value;
 use support::golden as committed;
@@ -35,8 +35,12 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 fn executor(path: &Path, arithmetic: Arithmetic) -> CpuExecutor {
+    executor_with(path, arithmetic, arithmetic.cache_type())
+}
+
+fn executor_with(path: &Path, arithmetic: Arithmetic, cache_type: CacheType) -> CpuExecutor {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options = CpuOptions { arithmetic, threads: 2, cache_tokens: 256, max_batch_tokens: 256 };
+    let options = CpuOptions { arithmetic, cache_type, threads: 2, cache_tokens: 256, max_batch_tokens: 256 };
     CpuExecutor::new(&checkpoint, &options).unwrap()
 }
 
@@ -175,6 +179,41 @@ fn every_gguf_type_gives_the_logits_of_its_decoded_weights_and_drifts_no_more_th
     assert!(files >= 10, "{files} files");
     println!("mean over {files} files: {:.3e}, of llama.cpp {:.3e}", ours / files as f64, theirs / files as f64);
     assert!(ours <= theirs, "fast arithmetic drifts further than llama.cpp: {ours:.3e} against {theirs:.3e}");
+}
+
+#[test]
+fn each_cache_type_drifts_as_little_as_its_bits_allow() {
+    let files = ["hf", "hf-fp8", "gguf/dots1-Q8_0.gguf", "gguf/dots1-Q4_K_M.gguf"];
+    let golden = json(&goldens("hf").join("golden.json"));
+    let all_logits = |executor: &mut CpuExecutor, tokens: &[u32]| -> Vec<Vec<f32>> {
+        let wants: Vec<_> = (0..tokens.len()).map(|row| Want { row, logits: true, ..Want::default() }).collect();
+        feed(executor, tokens, 0, &wants).into_iter().map(|row| row.logits.unwrap()).collect()
+    };
+    for (cache_type, most) in [(CacheType::Bf16, 1e-3), (CacheType::Q8, 1e-3), (CacheType::Q4, 2e-2)] {
+        for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
+            let mut divergences = Vec::new();
+            for file in files.iter().filter(|file| goldens(file).exists()) {
+                let mut exact = executor(&goldens(file), Arithmetic::Exact);
+                let mut rounded = executor_with(&goldens(file), arithmetic, cache_type);
+                for case in golden["cases"].as_array().unwrap() {
+                    let tokens = ids(&case["ids"]);
+                    let (want, got) = (all_logits(&mut exact, &tokens), all_logits(&mut rounded, &tokens));
+                    divergences.extend(want.iter().zip(&got).map(|(want, got)| divergence(want, got)));
+                }
+            }
+            divergences.sort_by(f64::total_cmp);
+            let (mean, middle) =
+                (divergences.iter().sum::<f64>() / divergences.len() as f64, divergences[divergences.len() / 2]);
+            println!(
+                "{arithmetic:?}, cache in {:4}: KL to exact {mean:.2e} in the mean of {} positions, {middle:.2e} in the middle",
+                cache_type.name(),
+                divergences.len()
+            );
+            if arithmetic == Arithmetic::Exact {
+                assert!(mean < most, "{cache_type:?}: {mean:.2e}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,13 +5,18 @@ mod support;
 use dots_model::{
     Checkpoint, Config, Error,
     cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, Batch, Executor, Slice},
+    executor::{Arithmetic, Batch, CacheType, Executor, Slice},
 };
 use serde_json::json;
 use support::{copy_of, edit_json, golden};
 
-const OPTIONS: CpuOptions =
-    CpuOptions { arithmetic: Arithmetic::Fast, threads: 1, cache_tokens: 64, max_batch_tokens: 64 };
+const OPTIONS: CpuOptions = CpuOptions {
+    arithmetic: Arithmetic::Fast,
+    cache_type: CacheType::Bf16,
+    threads: 1,
+    cache_tokens: 64,
+    max_batch_tokens: 64,
+};
 
 #[test]
 fn a_context_of_a_billion_tokens_takes_what_the_cache_can_reach() {
@@ -57,8 +62,9 @@ fn no_plan_overflows() {
         max_position_embeddings: 1 << 30,
         ..Config::dots_llm1()
     };
-    for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
-        let most = CpuOptions { arithmetic, threads: 1 << 30, cache_tokens: usize::MAX, max_batch_tokens: 1 << 30 };
+    for cache_type in CacheType::ALL {
+        let (threads, max_batch_tokens) = (1 << 30, 1 << 30);
+        let most = CpuOptions { cache_type, threads, cache_tokens: usize::MAX, max_batch_tokens, ..OPTIONS };
         let plan = most.plan_for(&config, 0);
         assert_eq!((plan.cache_bytes, plan.buffers_bytes), (u64::MAX, u64::MAX));
     }

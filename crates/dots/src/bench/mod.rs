@@ -14,7 +14,7 @@ use dots_model::{
     Checkpoint, Config,
     checkpoint::Types,
     cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, BLOCK_TOKENS, Plan},
+    executor::{Arithmetic, BLOCK_TOKENS, CacheType, Plan},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -28,7 +28,7 @@ use crate::{
     cli::{BenchArgs, NoModel},
     load,
     memory::{self, Memory},
-    plan, units,
+    units,
 };
 pub use shape::Shape;
 
@@ -76,7 +76,8 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    let report = Report { machine, arithmetic: options.arithmetic, repeat: args.repeat, subject, extrapolated, memory };
+    let (arithmetic, cache_type, repeat) = (options.arithmetic, options.cache_type, args.repeat);
+    let report = Report { machine, arithmetic, cache_type, repeat, subject, extrapolated, memory };
     let out = &mut io::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", report.to_json())?
@@ -175,8 +176,10 @@ fn extent(cases: &[Case]) -> (usize, usize) {
 
 fn options(args: &BenchArgs, cases: &[Case]) -> CpuOptions {
     let (positions, batch) = extent(cases);
+    let arithmetic = Arithmetic::from(args.arithmetic);
     CpuOptions {
-        arithmetic: args.arithmetic.into(),
+        arithmetic,
+        cache_type: args.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from),
         threads: args.threads.unwrap_or(0),
         cache_tokens: positions.next_multiple_of(BLOCK_TOKENS).saturating_mul(batch),
         max_batch_tokens: args.max_batch_tokens,
@@ -216,7 +219,7 @@ fn say_plan(
     memory: Option<Memory>,
 ) -> io::Result<()> {
     let weights = if matches!(model, Model::Random { .. }) { "made in memory" } else { "mapped from their files" };
-    let cache = format!("{} tokens in {}", options.cache_tokens, plan::cache_type(options.arithmetic));
+    let cache = format!("{} tokens in {}", options.cache_tokens, options.cache_type.name());
     writeln!(out, "memory:")?;
     writeln!(out, "  {:<8} {:>10}  {weights}", "weights", units::bytes(plan.weights_bytes))?;
     writeln!(out, "  {:<8} {:>10}  {cache}", "cache", units::bytes(plan.cache_bytes))?;

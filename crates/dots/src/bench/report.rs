@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use dots_kernels::measure::Machine;
 use dots_model::{
     config::Parameters,
-    executor::{Arithmetic, Plan},
+    executor::{Arithmetic, CacheType, Plan},
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::{
     extrapolate::Extrapolation,
     run::{Case, Measured, Phase},
 };
-use crate::{memory::Memory, plan, table::Table, terminal::clean, units};
+use crate::{memory::Memory, table::Table, terminal::clean, units};
 
 /// A model and what it took.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ pub struct Subject {
 pub struct Report {
     pub machine: Machine,
     pub arithmetic: Arithmetic,
+    pub cache_type: CacheType,
     pub repeat: usize,
     pub subject: Subject,
     pub extrapolated: Option<Extrapolation>,
@@ -108,7 +109,12 @@ impl Report {
             units::bytes(subject.plan.weights_bytes)
         )?;
         let arithmetic = arithmetic_name(self.arithmetic);
-        writeln!(out, "{} threads, {}, {arithmetic} arithmetic", subject.threads, subject.instruction_set)?;
+        let cache = self.cache_type.name();
+        writeln!(
+            out,
+            "{} threads, {}, {arithmetic} arithmetic, cache in {cache}",
+            subject.threads, subject.instruction_set
+        )?;
         writeln!(
             out,
             "this machine: reads {:.1} GB/s, int8 dot products {}/s, f32 multiply-adds {}/s\n",
@@ -201,7 +207,7 @@ impl Report {
             "parameters": { "total": subject.parameters.total, "active": subject.parameters.active },
             "weights_bytes": subject.plan.weights_bytes,
             "cache_bytes": subject.plan.cache_bytes,
-            "cache_type": plan::cache_type(self.arithmetic),
+            "cache_type": self.cache_type.name(),
             "buffers_bytes": subject.plan.buffers_bytes,
             "max_batch_tokens": subject.plan.max_batch_tokens,
             "arithmetic": arithmetic_name(self.arithmetic),

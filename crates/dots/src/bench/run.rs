@@ -218,7 +218,7 @@ mod tests {
         Checkpoint,
         checkpoint::Types,
         cpu::{CpuExecutor, CpuOptions},
-        executor::Arithmetic,
+        executor::{Arithmetic, CacheType},
     };
 
     use super::*;
@@ -228,7 +228,13 @@ mod tests {
     fn measured(case: Case, max_batch_tokens: usize) -> (Measured, WeightBytes, u64) {
         let shape: Shape = "small:2".parse().unwrap();
         let checkpoint = Checkpoint::random("random", shape.config(), Types::Q4_K_M, 1).unwrap();
-        let options = CpuOptions { arithmetic: Arithmetic::Fast, threads: 1, cache_tokens: 256, max_batch_tokens };
+        let options = CpuOptions {
+            arithmetic: Arithmetic::Fast,
+            cache_type: CacheType::Bf16,
+            threads: 1,
+            cache_tokens: 256,
+            max_batch_tokens,
+        };
         let mut executor = CpuExecutor::new(&checkpoint, &options).unwrap();
         let weights = WeightBytes::of(&checkpoint);
         let key_bytes = 2 * shape.config().cache_elements_per_token() as u64;

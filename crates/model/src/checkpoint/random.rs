@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::{
         cpu::{CpuExecutor, CpuOptions},
-        executor::{Arithmetic, Batch, Executor, Slice, Want},
+        executor::{Arithmetic, Batch, CacheType, Executor, Slice, Want},
     };
 
     fn small() -> Config {
@@ -323,8 +323,13 @@ mod tests {
             let bytes: usize =
                 checkpoint.tensors().map(|(_, tensor)| tensor.data.len() + 4 * tensor.row_scales.len()).sum();
             assert_eq!(types.bytes(&small()), bytes as u64, "{types:?}");
-            let options =
-                CpuOptions { arithmetic: Arithmetic::Exact, threads: 1, cache_tokens: 32, max_batch_tokens: 4 };
+            let options = CpuOptions {
+                arithmetic: Arithmetic::Exact,
+                cache_type: CacheType::F32,
+                threads: 1,
+                cache_tokens: 32,
+                max_batch_tokens: 4,
+            };
             let mut executor = CpuExecutor::new(&checkpoint, &options).unwrap();
             let wants = [Want { row: 3, logits: true, ..Want::default() }];
             let slice = Slice { tokens: &[1, 2, 3, 299], start: 0, block_table: &[0], wants: &wants };

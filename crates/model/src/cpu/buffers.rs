@@ -2,7 +2,7 @@
 
 use dots_kernels::{Compute, QuantisedRows, RopeTable};
 
-use crate::{Config, executor::Arithmetic};
+use crate::Config;
 
 /// Rows of the head's product that exist at once.
 pub const HEAD_ROWS: usize = 16;
@@ -130,13 +130,5 @@ pub fn max_cols(config: &Config) -> usize {
 pub fn bytes(config: &Config, tokens: usize, positions: usize, threads: usize) -> usize {
     Buffers::bytes(config, tokens)
         .saturating_add(RopeTable::bytes(positions, config.head_dim))
-        .saturating_add(Compute::scratch_bytes(threads, max_cols(config)))
-}
-
-/// Bytes of one number in the cache.
-pub fn cache_element_bytes(arithmetic: Arithmetic) -> usize {
-    match arithmetic {
-        Arithmetic::Exact => 4,
-        Arithmetic::Fast => 2,
-    }
+        .saturating_add(Compute::scratch_bytes(threads, max_cols(config), config.head_dim))
 }

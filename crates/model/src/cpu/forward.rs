@@ -2,7 +2,7 @@
 
 use dots_kernels::{
     Activations, Compute, Job, QuantisedRows, RopeTable, Rows, SwigluJob,
-    attention::{AttentionSlice, CacheElement},
+    attention::AttentionSlice,
     decode::{Unpacked, decode_row},
     norm::{rms_norm, rms_norm_in_place},
     router::route,
@@ -10,7 +10,7 @@ use dots_kernels::{
 
 use super::{
     buffers::Buffers,
-    cache::{Cache, Pool},
+    cache::Cache,
     layers::{FeedForward, Layer, Layers, Matrix, Mlp, Moe},
 };
 use crate::{
@@ -57,10 +57,7 @@ impl Forward<'_> {
             .collect();
         self.embed(batch);
         for (index, layer) in self.layers.layers.iter().enumerate() {
-            match cache {
-                Cache::F32(pool) => self.attention(index, layer, batch, &rows, pool),
-                Cache::Bf16(pool) => self.attention(index, layer, batch, &rows, pool),
-            }
+            self.attention(index, layer, batch, &rows, cache);
             self.add_projected(rows.len());
             self.norm(rows.len(), &layer.post_attention_norm);
             match &layer.feed_forward {
@@ -99,14 +96,7 @@ impl Forward<'_> {
     }
 
     /// `projected = o(attention(norm(hidden)))`.
-    fn attention<E: CacheElement>(
-        &mut self,
-        index: usize,
-        layer: &Layer,
-        batch: &Batch<'_>,
-        rows: &[RowPlace],
-        pool: &mut Pool<E>,
-    ) {
+    fn attention(&mut self, index: usize, layer: &Layer, batch: &Batch<'_>, rows: &[RowPlace], cache: &mut Cache) {
         let config = self.config;
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
         let n = rows.len();
@@ -127,9 +117,9 @@ impl Forward<'_> {
         });
         // Keys and values take the cache's type before anyone attends to them, their own chunk included: a row's numbers
         // are then the same whether its context came in this step or long before.
-        for ((row, k), v) in rows.iter().zip(k.chunks(kv_width)).zip(v.chunks(kv_width)) {
-            pool.store(index, row.block, row.position % BLOCK_TOKENS, k, v);
-        }
+        let places: Vec<(u32, usize)> = rows.iter().map(|row| (row.block, row.position % BLOCK_TOKENS)).collect();
+        let (layer_bytes, shape) = cache.layer_mut(index);
+        self.compute.store(layer_bytes, shape, &places, k, v);
 
         let mut first_row = 0;
         let slices: Vec<AttentionSlice<'_>> = batch
@@ -142,7 +132,7 @@ impl Forward<'_> {
             })
             .collect();
         let out = &mut b.attention[..n * q_width];
-        self.compute.attention(q, config.num_attention_heads, pool.layer(index), &slices, out);
+        self.compute.attention(q, config.num_attention_heads, cache.layer(index), &slices, out);
         let x = rounded(self.compute, self.arithmetic, out, q_width, &mut b.normed_q8);
         self.compute.products(&mut [job(x, &layer.o, n, &mut b.projected[..n * hidden])]);
     }

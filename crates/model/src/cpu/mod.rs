@@ -13,7 +13,9 @@ use dots_kernels::{Compute, RopeTable, pool::Pool};
 use self::{buffers::Buffers, cache::Cache, forward::Forward, layers::Layers, outputs::HeadScratch};
 use crate::{
     Checkpoint, Config, Error,
-    executor::{Arithmetic, BLOCK_TOKENS, Batch, BlockId, Executor, LayerRouting, Outputs, Plan, Slice, Ticket},
+    executor::{
+        Arithmetic, BLOCK_TOKENS, Batch, BlockId, CacheType, Executor, LayerRouting, Outputs, Plan, Slice, Ticket,
+    },
 };
 
 /// Settings of a [`CpuExecutor`].
@@ -21,6 +23,8 @@ use crate::{
 pub struct CpuOptions {
     /// Which arithmetic.
     pub arithmetic: Arithmetic,
+    /// What keys and values are rounded to before they are attended; [`Arithmetic::cache_type`] unless memory is short.
+    pub cache_type: CacheType,
     /// Threads; 0 takes every core.
     pub threads: usize,
     /// Tokens that the cache holds, all sequences together.
@@ -39,8 +43,7 @@ impl CpuOptions {
     /// The same for a shape of which only the size of the weights is known.
     pub fn plan_for(&self, config: &Config, weights_bytes: u64) -> Plan {
         let blocks = self.cache_tokens.div_ceil(BLOCK_TOKENS);
-        let block_bytes =
-            config.cache_elements_per_token() * BLOCK_TOKENS * buffers::cache_element_bytes(self.arithmetic);
+        let block_bytes = cache::block_bytes(config, self.cache_type);
         let threads = Pool::workers(self.threads);
         let positions = positions(config, blocks);
         Plan {
@@ -94,9 +97,9 @@ impl CpuExecutor {
         check_buffers(&plan)?;
         Ok(Self {
             layers: Layers::new(checkpoint)?,
-            compute: Compute::new(options.threads, buffers::max_cols(&config)),
+            compute: Compute::new(options.threads, buffers::max_cols(&config)).with_heads(config.head_dim),
             rope: RopeTable::new(positions(&config, plan.cache_blocks), config.head_dim, config.rope_theta),
-            cache: Cache::new(&config, options.arithmetic, plan.cache_blocks)?,
+            cache: Cache::new(&config, options.cache_type, plan.cache_blocks)?,
             buffers: Buffers::new(&config, options.max_batch_tokens),
             head: HeadScratch::default(),
             arithmetic: options.arithmetic,
