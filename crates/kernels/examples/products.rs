@@ -19,7 +19,7 @@ fn main() {
     }
     let compute = Compute::new(cores, 4096);
     for kind in kinds {
-        for (rows, cols) in [(512, 4096), (65_536, 4096)] {
+        for (rows, cols) in [(128, 4096), (65_536, 4096)] {
             let bytes = random(kind, rows, cols);
             let weights = Weights::new(kind, rows, cols, &bytes, &[]).expect("whole blocks");
             for tokens in std::env::var("TOKENS")

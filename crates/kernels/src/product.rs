@@ -214,9 +214,15 @@ fn multiply(
         if weights.kind().is_packed() && tile::has_direct(isa) {
             return multiply_packed(isa, weights, range, x, rows, &mut emit);
         }
-        for chunk in (0..rows.len()).step_by(CHUNK) {
-            let chunk = chunk..(chunk + CHUNK).min(rows.len());
-            multiply_tiles(isa, &mut scratch.panels, weights, range.clone(), x, rows, chunk, &mut emit);
+        // With few rows of activations there is nothing to share between panels, and one after the other they are read in
+        // the order of the file.
+        let step = if rows.len() <= 4 { tile::ROWS } else { ITEM_ROWS };
+        for first in range.clone().step_by(step) {
+            let part = first..(first + step).min(range.end);
+            for chunk in (0..rows.len()).step_by(CHUNK) {
+                let chunk = chunk..(chunk + CHUNK).min(rows.len());
+                multiply_tiles(isa, &mut scratch.panels, weights, part.clone(), x, rows, chunk, &mut emit);
+            }
         }
         return;
     }
@@ -284,9 +290,13 @@ fn multiply_tiles(
         for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
             tile.fill(isa, weights, first, cols.clone(), unpacked);
         }
-        // The rows that come next in the file, in even parts, while these are multiplied.
-        let part = (ahead.len() * cols.len() / weights.cols()).next_multiple_of(64);
-        prefetch(ahead.as_ptr().wrapping_add(ahead.len() * start / weights.cols()), part);
+        // The rows that come next in the file, in even parts, while these are multiplied; each part is asked for again, as what
+        // finds all of a core's requests under way is dropped.
+        let part = ahead.len() * cols.len() / weights.cols();
+        for quarter in 0..3 {
+            let at = ahead.len() * start / weights.cols() + quarter * ahead.len() / 4;
+            prefetch(ahead.as_ptr().wrapping_add(at), part.next_multiple_of(64));
+        }
         let group = start / 32;
         let mut at = 0;
         while at < chunk.len() {

@@ -155,12 +155,11 @@ impl Tile {
         let (block_len, block_bytes) = (kind.block_len(), kind.block_bytes());
         let bytes = cols.start / block_len * block_bytes..cols.end / block_len * block_bytes;
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
-            // Beyond the matrix its last row stands in.
-            let row = |i: usize| weights.row((first + i).min(weights.rows() - 1))[bytes.clone()].as_ptr();
-            let starts: avx512::RowStarts = std::array::from_fn(row);
-            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; each start is that of
-            // `cols` weights of this type.
+        if isa == Isa::Avx512 && first + ROWS <= weights.rows() {
+            let start = weights.row(first)[bytes.clone()].as_ptr();
+            let starts = avx512::RowStarts::new(start, weights.row(first).len());
+            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the sixteen rows lie one after
+            // the other, and each has `cols` weights of this type from there on.
             if unsafe { avx512::fill(kind, &starts, self) } {
                 return;
             }

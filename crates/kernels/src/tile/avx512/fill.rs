@@ -9,8 +9,27 @@ use std::arch::x86_64::*;
 use super::super::{COLS, ROWS, Tile};
 use crate::{WeightType, unpack::IQ4_LEVELS};
 
-/// Where sixteen rows begin: a stretch of whole blocks of each.
-pub type RowStarts = [*const u8; ROWS];
+/// A stretch of whole blocks of each of sixteen rows. A start and a stride, since sixteen pointers fit in no machine's registers.
+#[derive(Clone, Copy)]
+pub struct RowStarts {
+    /// Of rows 0, 4, 8 and 12.
+    starts: [*const u8; 4],
+    /// Bytes from one row to the next.
+    stride: usize,
+}
+
+impl RowStarts {
+    /// Rows `stride` bytes apart from `start` on.
+    pub fn new(start: *const u8, stride: usize) -> Self {
+        Self { starts: std::array::from_fn(|i| start.wrapping_add(4 * i * stride)), stride }
+    }
+
+    /// The same rows `bytes` further on.
+    #[inline(always)]
+    fn skip(self, bytes: usize) -> Self {
+        Self { starts: self.starts.map(|start| start.wrapping_add(bytes)), ..self }
+    }
+}
 
 /// Fills `tile.codes`, `scales` and `mins` from `tile.cols` columns that begin at `rows`. `false` for a type that is not here.
 ///
@@ -42,11 +61,11 @@ pub unsafe fn fill(kind: WeightType, rows: &RowStarts, tile: &mut Tile) -> bool 
 #[target_feature(enable = "avx512f")]
 unsafe fn columns(rows: &RowStarts, at: usize) -> [__m512i; 4] {
     // SAFETY: the caller's promise; loads need no alignment.
-    let load = |row: usize| unsafe { _mm_loadu_si128(rows[row].add(at).cast()) };
+    let load = |four: usize, i: usize| unsafe { _mm_loadu_si128(rows.starts[four].add(i * rows.stride + at).cast()) };
     let four = |i: usize| {
-        let low = _mm512_castsi128_si512(load(i));
-        let low = _mm512_inserti32x4::<1>(low, load(4 + i));
-        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, load(8 + i)), load(12 + i))
+        let low = _mm512_castsi128_si512(load(0, i));
+        let low = _mm512_inserti32x4::<1>(low, load(1, i));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, load(2, i)), load(3, i))
     };
     let x = [four(0), four(1), four(2), four(3)];
     let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3]));
@@ -113,7 +132,7 @@ unsafe fn each_32<const BYTES: usize>(rows: &RowStarts, tile: &mut Tile, block: 
     let codes = tile.codes.as_chunks_mut::<{ 4 * ROWS }>().0.chunks_mut(8);
     let scales = tile.scales.as_chunks_mut::<ROWS>().0;
     for (i, (codes, scales)) in codes.zip(scales).take(tile.cols / 32).enumerate() {
-        block(&rows.map(|row| row.wrapping_add(i * BYTES)), Group { codes, scales });
+        block(&rows.skip(i * BYTES), Group { codes, scales });
     }
 }
 
@@ -189,7 +208,7 @@ unsafe fn q8_0(block: &RowStarts, mut out: Group<'_>) {
 unsafe fn k_blocks<const FIFTH: bool>(rows: &RowStarts, tile: &mut Tile) {
     let (bytes, codes_at) = if FIFTH { (176, 48) } else { (144, 16) };
     for block in 0..tile.cols / 256 {
-        let rows = rows.map(|row| row.wrapping_add(block * bytes));
+        let rows = rows.skip(block * bytes);
         // SAFETY: a block begins with two numbers of half precision and twelve bytes of scales and minimums.
         let [d, first, second, third] = unsafe { columns(&rows, 0) };
         let (d, d_min) = (halves(d), halves(_mm512_srli_epi32::<16>(d)));
@@ -252,7 +271,7 @@ unsafe fn k_blocks<const FIFTH: bool>(rows: &RowStarts, tile: &mut Tile) {
 unsafe fn q6_k(rows: &RowStarts, tile: &mut Tile) {
     let raise = _mm512_set1_epi8(128u8.wrapping_sub(32) as i8);
     for block in 0..tile.cols / 256 {
-        let rows = rows.map(|row| row.wrapping_add(block * 210));
+        let rows = rows.skip(block * 210);
         // SAFETY: a block has 210 bytes: 128 of low bits, 64 of high ones, 16 scales, and a number of half precision.
         let (scales, tail) = unsafe { (columns(&rows, 192), columns(&rows, 194)) };
         let d = halves(_mm512_srli_epi32::<16>(tail[3]));
