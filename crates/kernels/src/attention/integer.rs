@@ -110,7 +110,12 @@ fn fold<const R: usize, const Q4: bool>(
     }
     let span =
         Span { cache: item.cache, kv_head: item.kv_head, blocks: &item.blocks(at)[..count.div_ceil(BLOCK_TOKENS)] };
-    score::<R, Q4>(&span, queries, first, work);
+    // Several rows ask for the keys or the values of a block of the next span; the next rows ask for others.
+    let tile = first / ROWS;
+    let asked = item.blocks(at + SPAN).get(tile / 2).map(|&block| {
+        item.cache.part(block as usize, item.kv_head, if tile.is_multiple_of(2) { Part::Keys } else { Part::Values })
+    });
+    score::<R, Q4>(&span, asked, queries, first, work);
     let mut keep = [1.0; R];
     for r in 0..R {
         if valid[r] > 0 {
@@ -140,7 +145,13 @@ impl<'a> Span<'a> {
 /// `work.scores = queries · keys`, by row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>, first: usize, work: &mut Work) {
+fn score<const R: usize, const Q4: bool>(
+    span: &Span<'_>,
+    asked: Option<&[u8]>,
+    queries: &Queries<'_>,
+    first: usize,
+    work: &mut Work,
+) {
     let shape = span.cache.shape;
     let (words, panels) = (shape.padded_dim() / 4, shape.padded_dim() / COLUMNS);
     let codes: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
@@ -151,19 +162,22 @@ fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>,
         let (keys, scales) = span.part(block, Part::Keys);
         let (ahead, ahead_scales) = span.part(block, Part::Values);
         let mut scores = [[_mm512_setzero_ps(); 2]; R];
+        // A block's share of what is asked for, and each step's.
+        let asked = asked.filter(|_| R > 1).map(|asked| {
+            let share = asked.len() / (SPAN / BLOCK_TOKENS);
+            (asked[i * share..].as_ptr(), share.div_ceil(words))
+        });
         if Q4 {
             for panel in 0..panels {
                 let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
                 let at = panel * PANEL_STEPS;
                 let keys = &keys[at * STEP / 2..];
                 let codes = codes.map(|codes| codes.map(|codes| &codes[at..]));
-                multiply_add_panel::<R, true, true>(
-                    codes,
-                    keys,
-                    PANEL_STEPS,
-                    ahead[at * STEP / 2..].as_ptr(),
-                    &mut sums,
-                );
+                let ahead = match asked {
+                    Some((ahead, share)) => (ahead.wrapping_add(at * share), share),
+                    None => (ahead[at * STEP / 2..].as_ptr(), 0),
+                };
+                multiply_add_panel::<R, true, true>(codes, keys, PANEL_STEPS, ahead, &mut sums);
                 let (scale, minimum) = (scales_q4(scales, 2 * panel), scales_q4(scales, 2 * panel + 1));
                 for (r, scores) in scores.iter_mut().enumerate() {
                     let [high, low] = queries.sums[(first + r) * panels + panel];
@@ -183,7 +197,8 @@ fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>,
                     *sums = [_mm512_set1_epi32(-128 * query_sum); 2];
                 }
             }
-            multiply_add_panel::<R, true, false>(codes, keys, words, ahead.as_ptr(), &mut sums);
+            let ahead = asked.unwrap_or((ahead.as_ptr(), 0));
+            multiply_add_panel::<R, true, false>(codes, keys, words, ahead, &mut sums);
             let scale = scales_q8(scales);
             for (r, scores) in scores.iter_mut().enumerate() {
                 for half in 0..2 {
@@ -243,7 +258,8 @@ fn add_values<const R: usize, const Q4: bool>(
     let shape = span.cache.shape;
     let (padded_dim, panel_bytes) = (shape.padded_dim(), shape.panel_bytes());
     let mut rounded = [Rounded::default(); R];
-    for panel in 0..padded_dim / COLUMNS {
+    let panel_count = padded_dim / COLUMNS;
+    for panel in 0..panel_count {
         if Q4 || panel == 0 {
             for r in 0..R {
                 rounded[r] = round_weights::<Q4>(span, panel, r, valid[r], work);
@@ -252,15 +268,16 @@ fn add_values<const R: usize, const Q4: bool>(
         let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
         for (i, &block) in span.blocks.iter().enumerate() {
             let values = &span.part(block, Part::Values).0[panel * panel_bytes..][..panel_bytes];
-            // Blocks of the next span are asked for while this one's values are read.
-            let ahead = match next.get(i) {
-                Some(&block) => span.part(block, Part::Keys).0[panel * panel_bytes..].as_ptr(),
-                None => values.as_ptr(),
+            // A single row asks for keys of the next span as it goes, block by block.
+            let piece = panel * span.blocks.len() + i;
+            let ahead = match next.get(piece / panel_count) {
+                Some(&block) if R == 1 => span.part(block, Part::Keys).0[piece % panel_count * panel_bytes..].as_ptr(),
+                _ => values.as_ptr(),
             };
             let weights: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
                 [0, 1].map(|byte| &work.weights[(2 * r + byte) * WEIGHT_WORDS + i * PANEL_STEPS..][..PANEL_STEPS])
             });
-            multiply_add_panel::<R, false, Q4>(weights, values, PANEL_STEPS, ahead, &mut sums);
+            multiply_add_panel::<R, false, Q4>(weights, values, PANEL_STEPS, (ahead, 0), &mut sums);
         }
         for r in 0..R {
             let out = &mut work.out[(first + r) * padded_dim + panel * COLUMNS..][..COLUMNS];
@@ -372,14 +389,15 @@ fn widened(bf16: __m256i) -> __m512 {
 }
 
 /// `sums[r][byte] += Σ a[r][byte][step] · panel[step]`, exact. `KEYS`: the panel's codes are unsigned and `a` is signed; else
-/// the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind `ahead`.
+/// the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind `ahead`;
+/// several ask for `share` bytes there with each step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn multiply_add_panel<const R: usize, const KEYS: bool, const Q4: bool>(
     a: [[&[u32]; 2]; R],
     panel: &[u8],
     steps: usize,
-    ahead: *const u8,
+    (ahead, share): (*const u8, usize),
     sums: &mut [[[__m512i; 2]; 2]; R],
 ) {
     let step_bytes = if Q4 { STEP / 2 } else { STEP };
@@ -400,6 +418,8 @@ fn multiply_add_panel<const R: usize, const KEYS: bool, const Q4: bool>(
         };
         if R == 1 {
             (0..step_bytes).step_by(64).for_each(|line| prefetch(ahead.wrapping_add(at + line)));
+        } else if share > 0 {
+            prefetch(ahead.wrapping_add(step * share));
         }
         for r in 0..R {
             for byte in 0..2 {
