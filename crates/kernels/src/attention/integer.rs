@@ -169,15 +169,14 @@ fn score<const R: usize, const Q4: bool>(
         });
         if Q4 {
             for panel in 0..panels {
-                let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
-                let at = panel * PANEL_STEPS;
-                let keys = &keys[at * STEP / 2..];
-                let codes = codes.map(|codes| codes.map(|codes| &codes[at..]));
-                let ahead = match asked {
-                    Some((ahead, share)) => (ahead.wrapping_add(at * share), share),
-                    None => (ahead[at * STEP / 2..].as_ptr(), 0),
+                let first = panel * PANEL_STEPS;
+                let at = first * STEP / 2;
+                let (ahead, share) = match asked {
+                    Some((ahead, share)) => (ahead.wrapping_add(first * share), share),
+                    None => (ahead[at..].as_ptr(), 0),
                 };
-                multiply_add_panel::<R, true, true>(codes, keys, PANEL_STEPS, ahead, &mut sums);
+                let sums =
+                    multiply::<R, true, true>(codes, &[Panel { bytes: &keys[at..], first, ahead }], PANEL_STEPS, share);
                 let (scale, minimum) = (scales_q4(scales, 2 * panel), scales_q4(scales, 2 * panel + 1));
                 for (r, scores) in scores.iter_mut().enumerate() {
                     let [high, low] = queries.sums[(first + r) * panels + panel];
@@ -190,19 +189,17 @@ fn score<const R: usize, const Q4: bool>(
                 }
             }
         } else {
-            // Key codes are stored with 128 added.
-            let mut sums: [[[__m512i; 2]; 2]; R] = [[[_mm512_setzero_si512(); 2]; 2]; R];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (sums, query_sum) in sums.iter_mut().zip(queries.sums[(first + r) * panels]) {
-                    *sums = [_mm512_set1_epi32(-128 * query_sum); 2];
-                }
-            }
-            let ahead = asked.unwrap_or((ahead.as_ptr(), 0));
-            multiply_add_panel::<R, true, false>(codes, keys, words, ahead, &mut sums);
+            let (ahead, share) = asked.unwrap_or((ahead.as_ptr(), 0));
+            let sums = multiply::<R, true, false>(codes, &[Panel { bytes: keys, first: 0, ahead }], words, share);
             let scale = scales_q8(scales);
             for (r, scores) in scores.iter_mut().enumerate() {
+                // Key codes are stored with 128 added.
+                let [high, low] = queries.sums[(first + r) * panels];
+                let (high, low) = (_mm512_set1_epi32(128 * high), _mm512_set1_epi32(128 * low));
                 for half in 0..2 {
-                    scores[half] = _mm512_mul_ps(joined(sums[r][0][half], sums[r][1][half], 128.0), scale[half]);
+                    let high = _mm512_sub_epi32(sums[r][0][half], high);
+                    let low = _mm512_sub_epi32(sums[r][1][half], low);
+                    scores[half] = _mm512_mul_ps(joined(high, low, 128.0), scale[half]);
                 }
             }
         }
@@ -258,27 +255,27 @@ fn add_values<const R: usize, const Q4: bool>(
     let shape = span.cache.shape;
     let (padded_dim, panel_bytes) = (shape.padded_dim(), shape.panel_bytes());
     let mut rounded = [Rounded::default(); R];
-    let panel_count = padded_dim / COLUMNS;
-    for panel in 0..panel_count {
+    for panel in 0..padded_dim / COLUMNS {
         if Q4 || panel == 0 {
             for r in 0..R {
                 rounded[r] = round_weights::<Q4>(span, panel, r, valid[r], work);
             }
         }
-        let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
-        for (i, &block) in span.blocks.iter().enumerate() {
-            let values = &span.part(block, Part::Values).0[panel * panel_bytes..][..panel_bytes];
-            // A single row asks for keys of the next span as it goes, block by block.
-            let piece = panel * span.blocks.len() + i;
-            let ahead = match next.get(piece / panel_count) {
-                Some(&block) if R == 1 => span.part(block, Part::Keys).0[piece % panel_count * panel_bytes..].as_ptr(),
-                _ => values.as_ptr(),
+        let mut panels = [Panel { bytes: &[], first: 0, ahead: std::ptr::null() }; SPAN / BLOCK_TOKENS];
+        for (i, (to, &block)) in panels.iter_mut().zip(span.blocks).enumerate() {
+            let bytes = &span.part(block, Part::Values).0[panel * panel_bytes..][..panel_bytes];
+            // A single row asks for keys of the next span as it goes.
+            let ahead = match next.get(i) {
+                Some(&block) if R == 1 => span.part(block, Part::Keys).0[panel * panel_bytes..].as_ptr(),
+                _ => bytes.as_ptr(),
             };
-            let weights: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
-                [0, 1].map(|byte| &work.weights[(2 * r + byte) * WEIGHT_WORDS + i * PANEL_STEPS..][..PANEL_STEPS])
-            });
-            multiply_add_panel::<R, false, Q4>(weights, values, PANEL_STEPS, (ahead, 0), &mut sums);
+            *to = Panel { bytes, first: i * PANEL_STEPS, ahead };
         }
+        let weights: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
+            let (high, low) = work.weights[2 * r * WEIGHT_WORDS..][..2 * WEIGHT_WORDS].split_at(WEIGHT_WORDS);
+            [high, low]
+        });
+        let sums = multiply::<R, false, Q4>(weights, &panels[..span.blocks.len()], PANEL_STEPS, 0);
         for r in 0..R {
             let out = &mut work.out[(first + r) * padded_dim + panel * COLUMNS..][..COLUMNS];
             let (keep, scale) = (_mm512_set1_ps(keep[r]), _mm512_set1_ps(rounded[r].scale));
@@ -388,52 +385,66 @@ fn widened(bf16: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bf16)))
 }
 
-/// `sums[r][byte] += Σ a[r][byte][step] · panel[step]`, exact. `KEYS`: the panel's codes are unsigned and `a` is signed; else
-/// the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind `ahead`;
-/// several ask for `share` bytes there with each step.
+/// Some of a depth.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    bytes: &'a [u8],
+    /// Steps along the depth that come before.
+    first: usize,
+    /// What will be wanted next.
+    ahead: *const u8,
+}
+
+/// `Σ a[r][byte][step] · panels[step]` over panels of `steps` steps each, exact. `KEYS`: the panels' codes are unsigned and `a` is
+/// signed; else the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind
+/// `ahead`; several ask for `share` bytes there with each step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn multiply_add_panel<const R: usize, const KEYS: bool, const Q4: bool>(
+fn multiply<const R: usize, const KEYS: bool, const Q4: bool>(
     a: [[&[u32]; 2]; R],
-    panel: &[u8],
+    panels: &[Panel<'_>],
     steps: usize,
-    (ahead, share): (*const u8, usize),
-    sums: &mut [[[__m512i; 2]; 2]; R],
-) {
+    share: usize,
+) -> [[[__m512i; 2]; 2]; R] {
     let step_bytes = if Q4 { STEP / 2 } else { STEP };
-    assert!(a.as_flattened().iter().all(|a| a.len() >= steps) && panel.len() >= steps * step_bytes);
-    let mut own = *sums;
-    for step in 0..steps {
-        let at = step * step_bytes;
-        // SAFETY: `panel` has so many steps.
-        let codes = unsafe {
-            let bytes = panel.as_ptr().add(at).cast::<__m512i>();
-            let first = _mm512_loadu_si512(bytes);
-            if Q4 {
-                let mask = _mm512_set1_epi8(15);
-                [_mm512_and_si512(first, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(first), mask)]
-            } else {
-                [first, _mm512_loadu_si512(bytes.add(1))]
+    let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
+    for &Panel { bytes, first, ahead } in panels {
+        assert!(a.as_flattened().iter().all(|a| a.len() >= first + steps) && bytes.len() >= steps * step_bytes);
+        for step in 0..steps {
+            let at = step * step_bytes;
+            // SAFETY: the panel has so many steps.
+            let codes = unsafe {
+                let bytes = bytes.as_ptr().add(at).cast::<__m512i>();
+                let low = _mm512_loadu_si512(bytes);
+                if Q4 {
+                    let mask = _mm512_set1_epi8(15);
+                    [_mm512_and_si512(low, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(low), mask)]
+                } else {
+                    [low, _mm512_loadu_si512(bytes.add(1))]
+                }
+            };
+            if R == 1 {
+                prefetch(ahead.wrapping_add(at));
+                if !Q4 {
+                    prefetch(ahead.wrapping_add(at + 64));
+                }
+            } else if KEYS {
+                prefetch(ahead.wrapping_add(step * share));
             }
-        };
-        if R == 1 {
-            (0..step_bytes).step_by(64).for_each(|line| prefetch(ahead.wrapping_add(at + line)));
-        } else if share > 0 {
-            prefetch(ahead.wrapping_add(step * share));
-        }
-        for r in 0..R {
-            for byte in 0..2 {
-                // SAFETY: every row has so many steps.
-                let x = _mm512_set1_epi32(unsafe { *a[r][byte].get_unchecked(step) } as i32);
-                for half in 0..2 {
-                    let sum = own[r][byte][half];
-                    own[r][byte][half] = match KEYS {
-                        true => _mm512_dpbusd_epi32(sum, codes[half], x),
-                        false => _mm512_dpbusd_epi32(sum, x, codes[half]),
-                    };
+            for r in 0..R {
+                for byte in 0..2 {
+                    // SAFETY: every row has so many steps.
+                    let x = _mm512_set1_epi32(unsafe { *a[r][byte].get_unchecked(first + step) } as i32);
+                    for half in 0..2 {
+                        let sum = sums[r][byte][half];
+                        sums[r][byte][half] = match KEYS {
+                            true => _mm512_dpbusd_epi32(sum, codes[half], x),
+                            false => _mm512_dpbusd_epi32(sum, x, codes[half]),
+                        };
+                    }
                 }
             }
         }
     }
-    *sums = own;
+    sums
 }
