@@ -189,7 +189,7 @@ fn each_cache_type_drifts_as_little_as_its_bits_allow() {
         let wants: Vec<_> = (0..tokens.len()).map(|row| Want { row, logits: true, ..Want::default() }).collect();
         feed(executor, tokens, 0, &wants).into_iter().map(|row| row.logits.unwrap()).collect()
     };
-    for (cache_type, most) in [(CacheType::Bf16, 1e-3), (CacheType::Q8, 1e-3), (CacheType::Q4, 2e-2)] {
+    for (cache_type, most) in [(CacheType::Bf16, 5e-5), (CacheType::Q8, 5e-4), (CacheType::Q4, 5e-2)] {
         for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
             let mut divergences = Vec::new();
             for file in files.iter().filter(|file| goldens(file).exists()) {
@@ -210,7 +210,8 @@ fn each_cache_type_drifts_as_little_as_its_bits_allow() {
                 divergences.len()
             );
             if arithmetic == Arithmetic::Exact {
-                assert!(mean < most, "{cache_type:?}: {mean:.2e}");
+                // The mean is that of the few positions where an expert flips.
+                assert!(middle < most, "{cache_type:?}: {middle:.2e}");
             }
         }
     }

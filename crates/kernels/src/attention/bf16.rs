@@ -100,14 +100,17 @@ fn fold<const R: usize>(item: &Item<'_>, queries: &[u32], at: usize, first: usiz
 
     let Work { weights, out, .. } = work;
     let weights: [&[u32]; R] = std::array::from_fn(|r| &weights[r * SPAN / 2..][..SPAN / 2]);
-    for panel in 0..padded_dim / COLUMNS {
+    let panel_count = padded_dim / COLUMNS;
+    for panel in 0..panel_count {
         let mut panels = [Panel { bytes: &[], first: 0, pairs: 0, ahead: std::ptr::null() }; SPAN / BLOCK_TOKENS + 1];
         for (i, (to, &block)) in panels.iter_mut().zip(blocks).enumerate() {
             let bytes = &part(block, Part::Values)[panel * panel_bytes..][..panel_bytes];
             let first = i * BLOCK_TOKENS / 2;
-            // A single row reads memory as fast as it comes: it asks for keys of the next span as it goes.
-            let ahead = match next.get(i) {
-                Some(&block) if R == 1 => part(block, Part::Keys)[panel * panel_bytes..].as_ptr(),
+            // A single row reads memory as fast as it comes: it asks for keys of the next span as it goes, block by block,
+            // which are runs of 8 KiB and more.
+            let piece = panel * blocks.len() + i;
+            let ahead = match next.get(piece / panel_count) {
+                Some(&block) if R == 1 => part(block, Part::Keys)[piece % panel_count * panel_bytes..].as_ptr(),
                 _ => bytes.as_ptr(),
             };
             *to = Panel { bytes, first, pairs: (BLOCK_TOKENS / 2).min(count / 2 - first), ahead };

@@ -110,7 +110,12 @@ fn fold<const R: usize, const Q4: bool>(
     }
     let span =
         Span { cache: item.cache, kv_head: item.kv_head, blocks: &item.blocks(at)[..count.div_ceil(BLOCK_TOKENS)] };
-    score::<R, Q4>(&span, queries, first, work);
+    // Several rows ask for the keys or the values of a block of the next span; the next rows ask for others.
+    let tile = first / ROWS;
+    let asked = item.blocks(at + SPAN).get(tile / 2).map(|&block| {
+        item.cache.part(block as usize, item.kv_head, if tile.is_multiple_of(2) { Part::Keys } else { Part::Values })
+    });
+    score::<R, Q4>(&span, asked, queries, first, work);
     let mut keep = [1.0; R];
     for r in 0..R {
         if valid[r] > 0 {
@@ -140,7 +145,13 @@ impl<'a> Span<'a> {
 /// `work.scores = queries · keys`, by row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>, first: usize, work: &mut Work) {
+fn score<const R: usize, const Q4: bool>(
+    span: &Span<'_>,
+    asked: Option<&[u8]>,
+    queries: &Queries<'_>,
+    first: usize,
+    work: &mut Work,
+) {
     let shape = span.cache.shape;
     let (words, panels) = (shape.padded_dim() / 4, shape.padded_dim() / COLUMNS);
     let codes: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
@@ -151,19 +162,21 @@ fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>,
         let (keys, scales) = span.part(block, Part::Keys);
         let (ahead, ahead_scales) = span.part(block, Part::Values);
         let mut scores = [[_mm512_setzero_ps(); 2]; R];
+        // A block's share of what is asked for, and each step's.
+        let asked = asked.filter(|_| R > 1).map(|asked| {
+            let share = asked.len() / (SPAN / BLOCK_TOKENS);
+            (asked[i * share..].as_ptr(), share.div_ceil(words))
+        });
         if Q4 {
             for panel in 0..panels {
-                let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
-                let at = panel * PANEL_STEPS;
-                let keys = &keys[at * STEP / 2..];
-                let codes = codes.map(|codes| codes.map(|codes| &codes[at..]));
-                multiply_add_panel::<R, true, true>(
-                    codes,
-                    keys,
-                    PANEL_STEPS,
-                    ahead[at * STEP / 2..].as_ptr(),
-                    &mut sums,
-                );
+                let first = panel * PANEL_STEPS;
+                let at = first * STEP / 2;
+                let (ahead, share) = match asked {
+                    Some((ahead, share)) => (ahead.wrapping_add(first * share), share),
+                    None => (ahead[at..].as_ptr(), 0),
+                };
+                let sums =
+                    multiply::<R, true, true>(codes, &[Panel { bytes: &keys[at..], first, ahead }], PANEL_STEPS, share);
                 let (scale, minimum) = (scales_q4(scales, 2 * panel), scales_q4(scales, 2 * panel + 1));
                 for (r, scores) in scores.iter_mut().enumerate() {
                     let [high, low] = queries.sums[(first + r) * panels + panel];
@@ -176,18 +189,17 @@ fn score<const R: usize, const Q4: bool>(span: &Span<'_>, queries: &Queries<'_>,
                 }
             }
         } else {
-            // Key codes are stored with 128 added.
-            let mut sums: [[[__m512i; 2]; 2]; R] = [[[_mm512_setzero_si512(); 2]; 2]; R];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (sums, query_sum) in sums.iter_mut().zip(queries.sums[(first + r) * panels]) {
-                    *sums = [_mm512_set1_epi32(-128 * query_sum); 2];
-                }
-            }
-            multiply_add_panel::<R, true, false>(codes, keys, words, ahead.as_ptr(), &mut sums);
+            let (ahead, share) = asked.unwrap_or((ahead.as_ptr(), 0));
+            let sums = multiply::<R, true, false>(codes, &[Panel { bytes: keys, first: 0, ahead }], words, share);
             let scale = scales_q8(scales);
             for (r, scores) in scores.iter_mut().enumerate() {
+                // Key codes are stored with 128 added.
+                let [high, low] = queries.sums[(first + r) * panels];
+                let (high, low) = (_mm512_set1_epi32(128 * high), _mm512_set1_epi32(128 * low));
                 for half in 0..2 {
-                    scores[half] = _mm512_mul_ps(joined(sums[r][0][half], sums[r][1][half], 128.0), scale[half]);
+                    let high = _mm512_sub_epi32(sums[r][0][half], high);
+                    let low = _mm512_sub_epi32(sums[r][1][half], low);
+                    scores[half] = _mm512_mul_ps(joined(high, low, 128.0), scale[half]);
                 }
             }
         }
@@ -249,19 +261,21 @@ fn add_values<const R: usize, const Q4: bool>(
                 rounded[r] = round_weights::<Q4>(span, panel, r, valid[r], work);
             }
         }
-        let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
-        for (i, &block) in span.blocks.iter().enumerate() {
-            let values = &span.part(block, Part::Values).0[panel * panel_bytes..][..panel_bytes];
-            // Blocks of the next span are asked for while this one's values are read.
+        let mut panels = [Panel { bytes: &[], first: 0, ahead: std::ptr::null() }; SPAN / BLOCK_TOKENS];
+        for (i, (to, &block)) in panels.iter_mut().zip(span.blocks).enumerate() {
+            let bytes = &span.part(block, Part::Values).0[panel * panel_bytes..][..panel_bytes];
+            // A single row asks for keys of the next span as it goes.
             let ahead = match next.get(i) {
-                Some(&block) => span.part(block, Part::Keys).0[panel * panel_bytes..].as_ptr(),
-                None => values.as_ptr(),
+                Some(&block) if R == 1 => span.part(block, Part::Keys).0[panel * panel_bytes..].as_ptr(),
+                _ => bytes.as_ptr(),
             };
-            let weights: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
-                [0, 1].map(|byte| &work.weights[(2 * r + byte) * WEIGHT_WORDS + i * PANEL_STEPS..][..PANEL_STEPS])
-            });
-            multiply_add_panel::<R, false, Q4>(weights, values, PANEL_STEPS, ahead, &mut sums);
+            *to = Panel { bytes, first: i * PANEL_STEPS, ahead };
         }
+        let weights: [[&[u32]; 2]; R] = std::array::from_fn(|r| {
+            let (high, low) = work.weights[2 * r * WEIGHT_WORDS..][..2 * WEIGHT_WORDS].split_at(WEIGHT_WORDS);
+            [high, low]
+        });
+        let sums = multiply::<R, false, Q4>(weights, &panels[..span.blocks.len()], PANEL_STEPS, 0);
         for r in 0..R {
             let out = &mut work.out[(first + r) * padded_dim + panel * COLUMNS..][..COLUMNS];
             let (keep, scale) = (_mm512_set1_ps(keep[r]), _mm512_set1_ps(rounded[r].scale));
@@ -371,49 +385,66 @@ fn widened(bf16: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bf16)))
 }
 
-/// `sums[r][byte] += Σ a[r][byte][step] · panel[step]`, exact. `KEYS`: the panel's codes are unsigned and `a` is signed; else
-/// the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind `ahead`.
+/// Some of a depth.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    bytes: &'a [u8],
+    /// Steps along the depth that come before.
+    first: usize,
+    /// What will be wanted next.
+    ahead: *const u8,
+}
+
+/// `Σ a[r][byte][step] · panels[step]` over panels of `steps` steps each, exact. `KEYS`: the panels' codes are unsigned and `a` is
+/// signed; else the other way round. One row reads memory as fast as it comes, and asks for what lies at the same place behind
+/// `ahead`; several ask for `share` bytes there with each step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn multiply_add_panel<const R: usize, const KEYS: bool, const Q4: bool>(
+fn multiply<const R: usize, const KEYS: bool, const Q4: bool>(
     a: [[&[u32]; 2]; R],
-    panel: &[u8],
+    panels: &[Panel<'_>],
     steps: usize,
-    ahead: *const u8,
-    sums: &mut [[[__m512i; 2]; 2]; R],
-) {
+    share: usize,
+) -> [[[__m512i; 2]; 2]; R] {
     let step_bytes = if Q4 { STEP / 2 } else { STEP };
-    assert!(a.as_flattened().iter().all(|a| a.len() >= steps) && panel.len() >= steps * step_bytes);
-    let mut own = *sums;
-    for step in 0..steps {
-        let at = step * step_bytes;
-        // SAFETY: `panel` has so many steps.
-        let codes = unsafe {
-            let bytes = panel.as_ptr().add(at).cast::<__m512i>();
-            let first = _mm512_loadu_si512(bytes);
-            if Q4 {
-                let mask = _mm512_set1_epi8(15);
-                [_mm512_and_si512(first, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(first), mask)]
-            } else {
-                [first, _mm512_loadu_si512(bytes.add(1))]
+    let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; R];
+    for &Panel { bytes, first, ahead } in panels {
+        assert!(a.as_flattened().iter().all(|a| a.len() >= first + steps) && bytes.len() >= steps * step_bytes);
+        for step in 0..steps {
+            let at = step * step_bytes;
+            // SAFETY: the panel has so many steps.
+            let codes = unsafe {
+                let bytes = bytes.as_ptr().add(at).cast::<__m512i>();
+                let low = _mm512_loadu_si512(bytes);
+                if Q4 {
+                    let mask = _mm512_set1_epi8(15);
+                    [_mm512_and_si512(low, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(low), mask)]
+                } else {
+                    [low, _mm512_loadu_si512(bytes.add(1))]
+                }
+            };
+            if R == 1 {
+                prefetch(ahead.wrapping_add(at));
+                if !Q4 {
+                    prefetch(ahead.wrapping_add(at + 64));
+                }
+            } else if KEYS {
+                prefetch(ahead.wrapping_add(step * share));
             }
-        };
-        if R == 1 {
-            (0..step_bytes).step_by(64).for_each(|line| prefetch(ahead.wrapping_add(at + line)));
-        }
-        for r in 0..R {
-            for byte in 0..2 {
-                // SAFETY: every row has so many steps.
-                let x = _mm512_set1_epi32(unsafe { *a[r][byte].get_unchecked(step) } as i32);
-                for half in 0..2 {
-                    let sum = own[r][byte][half];
-                    own[r][byte][half] = match KEYS {
-                        true => _mm512_dpbusd_epi32(sum, codes[half], x),
-                        false => _mm512_dpbusd_epi32(sum, x, codes[half]),
-                    };
+            for r in 0..R {
+                for byte in 0..2 {
+                    // SAFETY: every row has so many steps.
+                    let x = _mm512_set1_epi32(unsafe { *a[r][byte].get_unchecked(first + step) } as i32);
+                    for half in 0..2 {
+                        let sum = sums[r][byte][half];
+                        sums[r][byte][half] = match KEYS {
+                            true => _mm512_dpbusd_epi32(sum, codes[half], x),
+                            false => _mm512_dpbusd_epi32(sum, x, codes[half]),
+                        };
+                    }
                 }
             }
         }
     }
-    *sums = own;
+    sums
 }
