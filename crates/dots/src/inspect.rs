@@ -330,6 +330,7 @@ fn tokenizer_facts(source: &TokenizerSource) -> anyhow::Result<TokenizerFacts> {
 fn format_name(format: Format) -> &'static str {
     match format {
         Format::HuggingFace => "Hugging Face",
+        Format::Packed => "packed by dots",
         Format::Gguf => "GGUF",
         Format::Random => "random",
     }

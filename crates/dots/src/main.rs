@@ -8,9 +8,11 @@ mod complete;
 mod inspect;
 mod load;
 mod memory;
+mod pack;
 mod plan;
 mod published;
 mod serve;
+mod steps;
 mod table;
 mod terminal;
 mod transcript;
@@ -41,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Complete(args)) => complete::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),
         None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
     }
