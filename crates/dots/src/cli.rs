@@ -15,7 +15,7 @@ use dots_model::{
     checkpoint::{GenerationDefaults, Types},
     executor::Arithmetic,
 };
-use dots_pack::Recipe;
+use dots_pack::{Recipe, gguf::Held};
 
 use crate::bench::Shape;
 
@@ -97,6 +97,14 @@ Types:
 Routers, norms and biases stay in f32. A run that was stopped goes on where it
 stopped when it is started again.";
 
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  dots export ./dots.llm1.inst --gguf dots.llm1-BF16.gguf
+  dots export ./dots.llm1-q6 --gguf dots.llm1-Q8_0.gguf --type Q8_0
+
+With `source`, the default, matrices keep their type: FP8 becomes BF16 and dots'
+own types Q8_0, as GGUF has neither.";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   dots serve ./dots.llm1-Q4_K_M.gguf
@@ -136,6 +144,9 @@ pub enum Command {
     /// Round a model to dots' own types, which run fastest here
     #[command(after_help = PACK_EXAMPLES)]
     Pack(PackArgs),
+    /// Write a model as a GGUF file, for llama.cpp and others
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -260,6 +271,21 @@ pub struct PackArgs {
     /// last that fits counts
     #[arg(long, value_name = "PATTERN=TYPE")]
     pub tensor: Vec<String>,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Folder, GGUF file or hub name
+    pub model: String,
+    /// The GGUF file to write
+    #[arg(long, value_name = "OUT.gguf", required = true)]
+    pub gguf: PathBuf,
+    /// How matrices are written: source, F32, F16, BF16 or Q8_0
+    #[arg(long = "type", value_name = "TYPE", default_value = "source", value_parser = held)]
+    pub held: Held,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
@@ -451,6 +477,11 @@ fn recipe(text: &str) -> Result<Recipe, String> {
         let names: Vec<&str> = dots_pack::recipe::NAMES.into_iter().map(|(name, _)| name).collect();
         format!("expected one of {}", names.join(", "))
     })
+}
+
+/// A type of `dots export` by its name.
+fn held(text: &str) -> Result<Held, String> {
+    Held::named(text).ok_or_else(|| "expected source, F32, F16, BF16 or Q8_0".to_owned())
 }
 
 /// A number from `LEAST` to `MOST`; not-a-number is in no range.

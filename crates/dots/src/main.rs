@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod cli;
 mod complete;
+mod export;
 mod inspect;
 mod load;
 mod memory;
@@ -42,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Complete(args)) => complete::run(args),
+        Some(Command::Export(args)) => export::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),

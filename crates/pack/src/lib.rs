@@ -7,6 +7,7 @@
 
 pub mod error;
 mod files;
+pub mod gguf;
 pub mod glob;
 mod identity;
 pub mod pack;
