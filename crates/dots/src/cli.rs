@@ -83,6 +83,7 @@ const PACK_EXAMPLES: &str = "\
 Examples:
   dots pack rednote-hilab/dots.llm1.inst ./dots.llm1-q4
   dots pack ./dots.llm1-BF16.gguf ./dots.llm1-q6 --type q6
+  dots pack ./dots.llm1.inst ./dots.llm1-q4s --type q4s --calibrate text.txt
   dots pack ./dots.llm1.inst ./mine --type q4 --tensor '*.down_proj.*=q5' --tensor lm_head.weight=q8
 
 Types:
@@ -271,6 +272,12 @@ pub struct PackArgs {
     /// last that fits counts
     #[arg(long, value_name = "PATTERN=TYPE")]
     pub tensor: Vec<String>,
+    /// Run the model over this text first, and round best what its activations use most
+    #[arg(long, value_name = "TEXT")]
+    pub calibrate: Option<PathBuf>,
+    /// Most tokens of that text
+    #[arg(long, value_name = "TOKENS", default_value = "16384", requires = "calibrate", value_parser = count)]
+    pub calibrate_tokens: usize,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

@@ -6,7 +6,7 @@ use crate::{cli::ExportArgs, load, steps::Steps, units};
 
 pub fn run(args: ExportArgs) -> anyhow::Result<()> {
     let checkpoint = load::open(Some(&args.model))?;
-    let mut steps = Steps::new("exporting");
+    let mut steps = Steps::new("exporting", "weights");
     let threads = args.threads.unwrap_or(0);
     let exported = dots_pack::gguf::export(&checkpoint, &args.gguf, args.held, threads, &mut steps)?;
     steps.end();

@@ -1,8 +1,14 @@
 //! `dots pack`: a checkpoint in dots' own types.
 
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
-use dots_pack::{Options, Recipe, Summary};
+use anyhow::anyhow;
+use dots_model::Checkpoint;
+use dots_pack::{Calibration, Options, Recipe, Summary};
 
 use crate::{cli::PackArgs, load, steps::Steps, table::Table, units};
 
@@ -12,11 +18,24 @@ pub fn run(args: PackArgs) -> anyhow::Result<()> {
         recipe.except(exception)?;
     }
     let checkpoint = load::open(Some(&args.model))?;
-    let options = Options { recipe, threads: args.threads.unwrap_or(0) };
-    let mut steps = Steps::new("packing");
+    dots_pack::pack::refuse_own_source(&checkpoint, &args.out)?;
+    let threads = args.threads.unwrap_or(0);
+    let calibration =
+        args.calibrate.as_deref().map(|path| calibrate(&checkpoint, path, args.calibrate_tokens, threads));
+    let options = Options { recipe, calibration: calibration.transpose()?, threads };
+    let mut steps = Steps::new("packing", "weights");
     let summary = dots_pack::pack(&checkpoint, &args.out, &options, &mut steps)?;
     steps.end();
     Ok(print(&mut io::stdout().lock(), &args, &summary)?)
+}
+
+/// Runs the model over the text in `path`.
+fn calibrate(checkpoint: &Checkpoint, path: &Path, tokens: usize, threads: usize) -> anyhow::Result<Calibration> {
+    let text = fs::read_to_string(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let mut steps = Steps::new("calibrating", "tokens");
+    let calibration = Calibration::run(checkpoint, &text, tokens, threads, &mut steps)?;
+    steps.end();
+    Ok(calibration)
 }
 
 fn print(out: &mut dyn Write, args: &PackArgs, summary: &Summary) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! How far long work on weights is: a bar on a terminal, a line now and then elsewhere.
+//! How far long work is: a bar on a terminal, a line now and then elsewhere.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -13,9 +13,10 @@ use crate::units;
 /// Between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Shows the progress of work that is called `what`.
+/// Shows the progress of work that is called `what` and counted in `unit`.
 pub struct Steps {
     what: &'static str,
+    unit: &'static str,
     bar: Option<ProgressBar>,
     start: Instant,
     said: Instant,
@@ -26,22 +27,21 @@ pub struct Steps {
 
 impl Steps {
     /// Nothing is shown until the work starts.
-    pub fn new(what: &'static str) -> Self {
+    pub fn new(what: &'static str, unit: &'static str) -> Self {
         let now = Instant::now();
-        Self { what, bar: None, start: now, said: now, total: 0, before: 0, done: 0 }
+        Self { what, unit, bar: None, start: now, said: now, total: 0, before: 0, done: 0 }
     }
 
     fn rate(&self) -> String {
         let seconds = self.start.elapsed().as_secs_f64().max(1e-3);
-        format!("{} weights/s", units::parameters(((self.done - self.before) as f64 / seconds) as u64))
+        format!("{} {}/s", units::parameters(((self.done - self.before) as f64 / seconds) as u64), self.unit)
     }
 
     /// Says how fast it was.
     pub fn end(&self) {
         if self.done > self.before {
-            let (time, weights) = (self.start.elapsed(), self.done - self.before);
-            let (weights, time) = (units::parameters(weights), units::seconds(time));
-            let _ = writeln!(io::stderr(), "{}: {weights} weights in {time}, {}", self.what, self.rate());
+            let (count, time) = (units::parameters(self.done - self.before), units::seconds(self.start.elapsed()));
+            let _ = writeln!(io::stderr(), "{}: {count} {} in {time}, {}", self.what, self.unit, self.rate());
         }
     }
 }

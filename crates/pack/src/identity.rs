@@ -12,11 +12,11 @@ use serde_json::{Map, Value, json};
 use crate::{Error, Recipe, files};
 
 /// The description of a finished checkpoint.
-pub const DESCRIPTION: &str = "dots.json";
+pub(crate) const DESCRIPTION: &str = "dots.json";
 
 /// A finished shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     /// Name of the file.
     pub file: String,
     /// Its length.
@@ -26,7 +26,7 @@ pub struct Done {
 }
 
 /// Where the weights come from and what is done to them: what makes one packed checkpoint the same as another.
-pub fn lineage(checkpoint: &Checkpoint, recipe: &Recipe, calibration: Option<Value>) -> Value {
+pub(crate) fn lineage(checkpoint: &Checkpoint, recipe: &Recipe, calibration: Option<Value>) -> Value {
     let name = checkpoint.path.file_name().map(|name| name.to_string_lossy().into_owned());
     let mut types: Map<String, Value> = Map::new();
     let mut kinds: Vec<_> = checkpoint.tensors().map(|(_, tensor)| tensor.kind).collect();
@@ -57,7 +57,7 @@ fn format_name(format: Format) -> &'static str {
 }
 
 /// Names, sizes and times of the source's files, so that work on one source is never taken up with another.
-pub fn source_files(checkpoint: &Checkpoint) -> Result<Value, Error> {
+pub(crate) fn source_files(checkpoint: &Checkpoint) -> Result<Value, Error> {
     let mut paths: Vec<&Path> = checkpoint.tensors().map(|(_, tensor)| &*tensor.file).collect();
     paths.sort_unstable();
     paths.dedup();
@@ -71,8 +71,49 @@ pub fn source_files(checkpoint: &Checkpoint) -> Result<Value, Error> {
     Ok(Value::Array(files))
 }
 
+/// Where a packed checkpoint comes from, as its `dots.json` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the folder or file that was packed.
+    pub source: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Patterns of names that are excepted from it.
+    pub exceptions: usize,
+    /// Whether a text told what counts.
+    pub calibrated: bool,
+}
+
+impl Origin {
+    /// What `folder` says of itself; `None` where it says nothing that is understood.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let path = folder.join(DESCRIPTION);
+        // Nothing depends on it, so a file of a size that none has is not read at all.
+        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < 16 << 20);
+        let text = if small { fs::read_to_string(path).ok()? } else { return None };
+        let value: Value = serde_json::from_str(&text).ok()?;
+        let lineage = &value["lineage"];
+        Some(Self {
+            source: lineage["source"]["name"].as_str().unwrap_or("weights without a name").to_owned(),
+            recipe: lineage["recipe"]["name"].as_str()?.to_owned(),
+            exceptions: lineage["recipe"]["exceptions"].as_array().map_or(0, Vec::len),
+            calibrated: !lineage["calibration"].is_null(),
+        })
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} as {}", self.source, self.recipe)?;
+        if self.exceptions > 0 {
+            write!(f, " with {} exceptions", self.exceptions)?;
+        }
+        f.write_str(if self.calibrated { ", calibrated" } else { "" })
+    }
+}
+
 /// How far a folder is.
-pub enum State {
+pub(crate) enum State {
     /// Nothing is there.
     New,
     /// The same work, stopped after these shards.
@@ -82,7 +123,7 @@ pub enum State {
 }
 
 /// What `folder` holds. Refuses one with anything else than the same work in it.
-pub fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Result<State, Error> {
+pub(crate) fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Result<State, Error> {
     let io = |source| Error::Source(dots_model::Error::io(folder, source));
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -124,16 +165,16 @@ pub fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Result<Sta
 }
 
 /// Name of the file that is locked while a folder is worked on.
-pub const LOCK: &str = "lock.part";
+pub(crate) const LOCK: &str = "lock.part";
 
 /// Notes that the work has begun and what is finished of it.
-pub fn note(folder: &Path, lineage: &Value, source_files: &Value, shards: &[Done]) -> Result<(), Error> {
+pub(crate) fn note(folder: &Path, lineage: &Value, source_files: &Value, shards: &[Done]) -> Result<(), Error> {
     let value = json!({ "lineage": lineage, "source_files": source_files, "shards": to_json(shards) });
     files::write(&files::part_of(&folder.join(DESCRIPTION)), format!("{value:#}\n").as_bytes())
 }
 
 /// Describes the finished checkpoint.
-pub fn describe(folder: &Path, lineage: &Value, shards: &[Done], bits_per_weight: f64) -> Result<(), Error> {
+pub(crate) fn describe(folder: &Path, lineage: &Value, shards: &[Done], bits_per_weight: f64) -> Result<(), Error> {
     let bits_per_weight = (bits_per_weight * 1000.0).round() / 1000.0;
     let value = json!({ "lineage": lineage, "bits_per_weight": bits_per_weight, "shards": to_json(shards) });
     files::write(&folder.join(DESCRIPTION), format!("{value:#}\n").as_bytes())

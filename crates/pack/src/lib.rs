@@ -5,11 +5,12 @@
 //! stream: a few tens of megabytes are in memory at a time, whatever the model. Files are written under names that end in
 //! `.part`, synced and renamed, so that what bears its final name is whole.
 
+pub mod calibrate;
 pub mod error;
 mod files;
 pub mod gguf;
 pub mod glob;
-mod identity;
+pub mod identity;
 pub mod pack;
 pub mod progress;
 pub mod recipe;
@@ -17,6 +18,7 @@ mod shard;
 mod stream;
 mod text;
 
+pub use calibrate::Calibration;
 pub use error::Error;
 pub use pack::{Options, Summary, pack};
 pub use progress::Progress;

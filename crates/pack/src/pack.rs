@@ -14,7 +14,7 @@ use dots_model::{
 use serde_json::{Map, json};
 
 use crate::{
-    Error, Recipe,
+    Calibration, Error, Recipe,
     files::{self, Aside},
     identity::{self, Done, LOCK, State},
     progress::Progress,
@@ -25,10 +25,12 @@ use crate::{
 const INDEX: &str = "model.safetensors.index.json";
 
 /// How to pack.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// What becomes of each tensor.
     pub recipe: Recipe,
+    /// What errors count for; `None` takes all alike.
+    pub calibration: Option<Calibration>,
     /// Threads; 0 takes every core.
     pub threads: usize,
 }
@@ -58,7 +60,8 @@ pub fn pack(
     progress: &mut dyn Progress,
 ) -> Result<Summary, Error> {
     refuse_own_source(checkpoint, out)?;
-    let lineage = identity::lineage(checkpoint, &options.recipe, None);
+    let lineage =
+        identity::lineage(checkpoint, &options.recipe, options.calibration.as_ref().map(Calibration::describe));
     let source_files = identity::source_files(checkpoint)?;
     let state = identity::state(out, &lineage, &source_files)?;
     let mut shards = plan(checkpoint, &options.recipe)?;
@@ -106,7 +109,11 @@ pub fn pack(
         let path = out.join(&name);
         let mut file = Aside::create(&path)?;
         file.write(&shard::header(shard, &common))?;
+        if let Some(calibration) = &options.calibration {
+            shard.iter_mut().for_each(|tensor| tensor.importance = calibration.importance(&tensor.name));
+        }
         stream::write(&compute, shard::pieces(shard), &mut file, progress)?;
+        shard.iter_mut().for_each(|tensor| tensor.importance = Vec::new());
         let bytes = file.bytes();
         let crc32 = file.finish()?;
         done.push(Done { file: name, bytes, crc32 });
@@ -136,7 +143,7 @@ fn plan<'a>(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Result<Vec<Vec<Plann
         unused.retain(|pattern| !pattern.matches(&name));
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
         let kind = recipe.of(layers, &name, &shape);
-        shards[layer.map_or(0, |layer| 1 + layer)].push(Planned { name, kind, source, importance: &[] });
+        shards[layer.map_or(0, |layer| 1 + layer)].push(Planned { name, kind, source, importance: Vec::new() });
     }
     match unused.first() {
         None => Ok(shards),
@@ -178,8 +185,8 @@ fn summarise(shards: &[Vec<Planned<'_>>]) -> Summary {
     summary
 }
 
-/// Refuses to write into what is read.
-fn refuse_own_source(checkpoint: &Checkpoint, out: &Path) -> Result<(), Error> {
+/// Refuses to write into what is read, before anything costly is done.
+pub fn refuse_own_source(checkpoint: &Checkpoint, out: &Path) -> Result<(), Error> {
     let source = fs::canonicalize(&checkpoint.path).unwrap_or_else(|_| checkpoint.path.clone());
     let target = settled(out);
     if target == source {

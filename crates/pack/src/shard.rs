@@ -31,7 +31,7 @@ pub struct Planned<'a> {
     /// What is there.
     pub source: &'a Tensor,
     /// What each column's error counts for; empty where all count alike.
-    pub importance: &'a [f32],
+    pub importance: Vec<f32>,
 }
 
 impl Planned<'_> {
@@ -182,7 +182,7 @@ impl Piece for Panel<'_> {
     fn fill(&self, compute: &Compute, out: &mut [u8]) -> Result<(), Error> {
         let out = &mut out[..self.data_bytes()];
         let (_, cols) = self.tensor.size();
-        let Planned { kind, source, importance, .. } = *self.tensor;
+        let Planned { kind, source, ref importance, .. } = *self.tensor;
         if kind == source.kind && (kind.is_packed() || kind == WeightType::F32) {
             // Rounding what is rounded would only add an error.
             let start = self.first / ROWS * out.len();
