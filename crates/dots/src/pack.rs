@@ -13,7 +13,7 @@ use dots_pack::{Calibration, Options, Recipe, Summary};
 use crate::{cli::PackArgs, load, steps::Steps, table::Table, units};
 
 pub fn run(args: PackArgs) -> anyhow::Result<()> {
-    let mut recipe: Recipe = args.recipe;
+    let mut recipe: Recipe = args.recipe.clone();
     for exception in &args.tensor {
         recipe.except(exception)?;
     }

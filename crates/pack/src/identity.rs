@@ -135,11 +135,13 @@ pub(crate) fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Res
     };
     let names: Vec<_> =
         entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>().map_err(io)?;
-    if names.iter().all(|name| *name == LOCK) {
-        return Ok(State::New);
-    }
     let finished = folder.join(DESCRIPTION);
     let begun = files::part_of(&finished);
+    // What a run that was killed at its very beginning leaves.
+    let first_note = files::part_of(&begun);
+    if names.iter().all(|name| *name == LOCK || Some(name.as_os_str()) == first_note.file_name()) {
+        return Ok(State::New);
+    }
     for (path, is_finished) in [(begun, false), (finished, true)] {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
