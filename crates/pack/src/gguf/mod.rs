@@ -162,7 +162,7 @@ fn beginning(metadata: &Metadata, tensors: &[Planned<'_>]) -> Vec<u8> {
     bytes.extend(3_u32.to_le_bytes());
     bytes.extend((tensors.len() as u64).to_le_bytes());
     metadata.write(&mut bytes);
-    let mut offset = 0;
+    let mut offset = 0_u64;
     for tensor in tensors {
         metadata::write_string(&mut bytes, &tensor.name);
         bytes.extend((tensor.sizes.len() as u32).to_le_bytes());
