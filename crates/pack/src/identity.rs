@@ -1,4 +1,4 @@
-//! What a folder of a packed checkpoint is, and how far it is: `dots.json`, and `dots.json.part` until all is there.
+//! What a folder of a packed checkpoint is, and how far it is: `dots.json`, and `pack.json.part` until all is there.
 
 use std::{fs, path::Path, time::UNIX_EPOCH};
 
@@ -13,6 +13,9 @@ use crate::{Error, Recipe, files};
 
 /// The description of a finished checkpoint.
 pub(crate) const DESCRIPTION: &str = "dots.json";
+
+/// What is noted until then.
+pub(crate) const NOTE: &str = "pack.json.part";
 
 /// A finished shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +139,7 @@ pub(crate) fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Res
     let names: Vec<_> =
         entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>().map_err(io)?;
     let finished = folder.join(DESCRIPTION);
-    let begun = files::part_of(&finished);
+    let begun = folder.join(NOTE);
     // What a run that was killed at its very beginning leaves.
     let first_note = files::part_of(&begun);
     if names.iter().all(|name| *name == LOCK || Some(name.as_os_str()) == first_note.file_name()) {
@@ -172,7 +175,7 @@ pub(crate) const LOCK: &str = "lock.part";
 /// Notes that the work has begun and what is finished of it.
 pub(crate) fn note(folder: &Path, lineage: &Value, source_files: &Value, shards: &[Done]) -> Result<(), Error> {
     let value = json!({ "lineage": lineage, "source_files": source_files, "shards": to_json(shards) });
-    files::write(&files::part_of(&folder.join(DESCRIPTION)), format!("{value:#}\n").as_bytes())
+    files::write(&folder.join(NOTE), format!("{value:#}\n").as_bytes())
 }
 
 /// Describes the finished checkpoint.

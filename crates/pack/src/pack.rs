@@ -125,7 +125,7 @@ pub fn pack(
         identity::describe(out, &lineage, &done, summary.bits_per_weight)?;
         // The index comes last: with it the folder is a checkpoint.
         files::write(&out.join(INDEX), index(&shards).as_bytes())?;
-        let note = files::part_of(&out.join(identity::DESCRIPTION));
+        let note = out.join(identity::NOTE);
         fs::remove_file(&note).map_err(Error::write(&note))?;
     }
     progress.finish();

@@ -137,7 +137,7 @@ fn stopped_work_goes_on_and_ends_the_same() {
     let out = tempfile::tempdir().unwrap();
     stopped_at("00003-of", out.path());
     let names: Vec<String> = files(out.path()).into_keys().collect();
-    assert_eq!(names, ["dots.json.part", "model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors"]);
+    assert_eq!(names, ["model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors", "pack.json.part"]);
     assert!(dots_model::Checkpoint::open(out.path()).is_err());
     // What a kill amid a file leaves.
     fs::write(out.path().join("model-00003-of-00004.safetensors.part"), b"half").unwrap();
