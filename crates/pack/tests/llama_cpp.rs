@@ -59,11 +59,13 @@ fn llama_cpp_computes_the_same_from_an_exported_file() {
     let (gguf, base, text) = (folder.path().join("m.gguf"), folder.path().join("base"), folder.path().join("text"));
     let words = "The early bird catches the worm, but the second mouse gets the cheese. It was 7 o'clock. ".repeat(12);
     std::fs::write(&text, &words).unwrap();
-    for held in [Held::AsSource, Held::named("F32").unwrap()] {
+    // llama.cpp rounds activations to bf16 where weights are, and to nothing where they are f32.
+    for (held, most) in [(Held::named("BF16").unwrap(), 5e-3), (Held::named("F32").unwrap(), 1e-4)] {
         export(&checkpoint, &gguf, held, 2, &mut ()).unwrap();
         let mut command = Command::new(llama.join("llama-perplexity"));
         command.arg("-m").arg(&gguf).arg("-f").arg(&text).arg("--kl-divergence-base").arg(&base);
         command.args(["-c", &CONTEXT.to_string(), "-b", &CONTEXT.to_string(), "-t", "2"]);
+        command.args(["-ctk", "f32", "-ctv", "f32", "-fa", "off"]);
         let ran = command.output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         let Base { tokens, log_probs } = read_base(&std::fs::read(&base).unwrap());
@@ -83,6 +85,6 @@ fn llama_cpp_computes_the_same_from_an_exported_file() {
         }
         let mean = divergence / f64::from(rows);
         println!("{held:?}: {rows} positions, mean KL {mean:.2e}, {same_best} with the same best token");
-        assert!(rows > 60 && mean.abs() < 1e-3, "{mean}");
+        assert!(rows > 60 && mean.abs() < most, "{mean}");
     }
 }
