@@ -1,6 +1,9 @@
 //! What can be typed: the commands, and the flags that they share.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -12,6 +15,7 @@ use dots_model::{
     checkpoint::{GenerationDefaults, Types},
     executor::{Arithmetic, CacheType},
 };
+use dots_pack::{Recipe, gguf::Held};
 
 use crate::bench::Shape;
 
@@ -75,6 +79,33 @@ Each line says how much of this machine's read bandwidth (decode) or of its peak
 of dot products (prefill) was used; both are measured first. --random needs no
 file: 5 layers of the published width in Q4_K_M take 6.3 GiB of memory.";
 
+const PACK_EXAMPLES: &str = "\
+Examples:
+  dots pack rednote-hilab/dots.llm1.inst ./dots.llm1-q4
+  dots pack ./dots.llm1-BF16.gguf ./dots.llm1-q6 --type q6
+  dots pack ./dots.llm1.inst ./dots.llm1-q4s --type q4s --calibrate text.txt
+  dots pack ./dots.llm1.inst ./mine --type q4 --tensor '*.down_proj.*=q5' --tensor lm_head.weight=q8
+
+Types:
+  q8    every matrix in 8 bits
+  q6    6 bits, the head in 8
+  q5    5 bits, some matrices in 6
+  q4    4 bits, matrices that suffer most in 5 and 6: about 4.5 bits a weight
+  q4s   4 bits, experts of the middle layers in 3: about 4 bits a weight
+  q3    experts in 3 and 4 bits: about 3.6 bits a weight
+  bf16  nothing rounded beyond bf16, readable by anyone
+
+Routers, norms and biases stay in f32. A run that was stopped goes on where it
+stopped when it is started again.";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  dots export ./dots.llm1.inst --gguf dots.llm1-BF16.gguf
+  dots export ./dots.llm1-q6 --gguf dots.llm1-Q8_0.gguf --type Q8_0
+
+With `source`, the default, matrices keep their type: FP8 becomes BF16 and dots'
+own types Q8_0, as GGUF has neither.";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   dots serve ./dots.llm1-Q4_K_M.gguf
@@ -111,6 +142,12 @@ pub enum Command {
     /// Measure how fast a model runs here, beside what this machine can do at most
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
+    /// Round a model to dots' own types, which run fastest here
+    #[command(after_help = PACK_EXAMPLES)]
+    Pack(PackArgs),
+    /// Write a model as a GGUF file, for llama.cpp and others
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -223,6 +260,45 @@ pub struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// Folder, GGUF file or hub name
+    pub model: String,
+    /// Folder to write, new or begun by the same command
+    pub out: PathBuf,
+    /// What to round to: q8, q6, q5, q4, q4s, q3 or bf16
+    #[arg(long = "type", value_name = "TYPE", default_value = "q4", value_parser = recipe)]
+    pub recipe: Recipe,
+    /// A type for the matrices whose published names fit: * is any text, ? any character; may be given several times, and the
+    /// last that fits counts
+    #[arg(long, value_name = "PATTERN=TYPE")]
+    pub tensor: Vec<String>,
+    /// Run the model over this text first, and round best what its activations use most
+    #[arg(long, value_name = "TEXT")]
+    pub calibrate: Option<PathBuf>,
+    /// Most tokens of that text
+    #[arg(long, value_name = "TOKENS", default_value = "16384", requires = "calibrate", value_parser = count)]
+    pub calibrate_tokens: usize,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Folder, GGUF file or hub name
+    pub model: String,
+    /// The GGUF file to write
+    #[arg(long, value_name = "OUT.gguf", required = true)]
+    pub gguf: PathBuf,
+    /// How matrices are written: source, F32, F16, BF16 or Q8_0
+    #[arg(long = "type", value_name = "TYPE", default_value = "source", value_parser = held)]
+    pub held: Held,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -426,6 +502,19 @@ fn types(text: &str) -> Result<Types, String> {
         let names: Vec<&str> = WeightType::ALL.into_iter().map(WeightType::name).collect();
         format!("expected Q4_K_M, {}", names.join(", "))
     })
+}
+
+/// A recipe of `dots pack` by its name.
+fn recipe(text: &str) -> Result<Recipe, String> {
+    Recipe::named(text).ok_or_else(|| {
+        let names: Vec<&str> = dots_pack::recipe::NAMES.into_iter().map(|(name, _)| name).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+/// A type of `dots export` by its name.
+fn held(text: &str) -> Result<Held, String> {
+    Held::named(text).ok_or_else(|| "expected source, F32, F16, BF16 or Q8_0".to_owned())
 }
 
 /// A number from `LEAST` to `MOST`; not-a-number is in no range.

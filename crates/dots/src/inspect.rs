@@ -15,6 +15,7 @@ use dots_model::{
     executor::{Arithmetic, CacheType, Plan},
     tokenizer::Tokenizer,
 };
+use dots_pack::identity::Origin;
 use serde_json::{Value, json};
 
 use crate::{
@@ -73,7 +74,14 @@ fn contexts(asked: Vec<usize>, longest: usize) -> anyhow::Result<Vec<usize>> {
 #[derive(Debug, Default)]
 struct Share {
     count: usize,
+    weights: u64,
     bytes: u64,
+}
+
+impl Share {
+    fn bits_per_weight(&self) -> f64 {
+        8.0 * self.bytes as f64 / self.weights.max(1) as f64
+    }
 }
 
 /// A special token and its id.
@@ -92,6 +100,8 @@ struct TokenizerFacts {
 /// Everything that is shown.
 struct Report<'a> {
     checkpoint: &'a Checkpoint,
+    /// Where a packed checkpoint comes from.
+    origin: Option<Origin>,
     files: usize,
     disk_bytes: u64,
     types: BTreeMap<WeightType, Share>,
@@ -109,6 +119,7 @@ impl<'a> Report<'a> {
         for (_, tensor) in checkpoint.tensors() {
             let share = types.entry(tensor.kind).or_default();
             share.count += 1;
+            share.weights += tensor.shape.iter().map(|size| *size as u64).product::<u64>();
             share.bytes += load::tensor_bytes(tensor);
             files.insert(tensor.file.clone());
         }
@@ -130,6 +141,7 @@ impl<'a> Report<'a> {
             })
             .collect();
         Ok(Self {
+            origin: (checkpoint.format == Format::Packed).then(|| Origin::of(&checkpoint.path)).flatten(),
             files: files.len(),
             disk_bytes,
             tensor_bytes: types.values().map(|share| share.bytes).sum(),
@@ -148,11 +160,22 @@ impl<'a> Report<'a> {
         writeln!(out, "{}", style.bold(&clean(&path)))?;
         let files = if self.files == 1 { "1 file".to_owned() } else { format!("{} files", self.files) };
         fact(out, "format", format_name(checkpoint.format))?;
+        if let Some(origin) = &self.origin {
+            fact(out, "packed from", &clean(&origin.to_string()))?;
+        }
         fact(out, "on disk", &format!("{} in {files}", units::bytes(self.disk_bytes)))?;
         self.print_shape(out, style)?;
         self.print_types(out, style)?;
         self.print_text(out, style)?;
         self.print_memory(out, style)
+    }
+
+    fn all(&self) -> Share {
+        self.types.values().fold(Share::default(), |all, share| Share {
+            count: all.count + share.count,
+            weights: all.weights + share.weights,
+            bytes: all.bytes + share.bytes,
+        })
     }
 
     fn print_shape(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
@@ -182,7 +205,7 @@ impl<'a> Report<'a> {
 
     fn print_types(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         heading(out, style, "tensors")?;
-        let mut table = Table::new(["type", "count", "bytes", "share"]);
+        let mut table = Table::new(["type", "count", "bytes", "share", "bits a weight"]);
         for (kind, share) in &self.types {
             let percent = 100.0 * share.bytes as f64 / self.tensor_bytes.max(1) as f64;
             table.row([
@@ -190,10 +213,12 @@ impl<'a> Report<'a> {
                 share.count.to_string(),
                 units::bytes(share.bytes),
                 format!("{percent:.1} %"),
+                format!("{:.2}", share.bits_per_weight()),
             ]);
         }
-        let count: usize = self.types.values().map(|share| share.count).sum();
-        table.row(["all".to_owned(), count.to_string(), units::bytes(self.tensor_bytes), "100.0 %".to_owned()]);
+        let all = self.all();
+        let (count, bits) = (all.count.to_string(), format!("{:.2}", all.bits_per_weight()));
+        table.row(["all".to_owned(), count, units::bytes(self.tensor_bytes), "100.0 %".to_owned(), bits]);
         table.write(out, "  ")?;
         writeln!(
             out,
@@ -258,7 +283,7 @@ impl<'a> Report<'a> {
         let types: Vec<Value> = self
             .types
             .iter()
-            .map(|(kind, share)| json!({ "type": kind.name(), "count": share.count, "bytes": share.bytes }))
+            .map(|(kind, share)| json!({ "type": kind.name(), "count": share.count, "bytes": share.bytes, "bits_per_weight": share.bits_per_weight() }))
             .collect();
         let tokenizer = self.tokenizer.as_ref().map(|tokenizer| {
             let specials: serde_json::Map<String, Value> =
@@ -281,6 +306,9 @@ impl<'a> Report<'a> {
         json!({
             "path": checkpoint.path.display().to_string(),
             "format": format_name(checkpoint.format),
+            "packed_from": self.origin.as_ref().map(|origin| {
+                json!({ "source": origin.source, "recipe": origin.recipe, "calibrated": origin.calibrated })
+            }),
             "files": self.files,
             "disk_bytes": self.disk_bytes,
             "parameters": { "total": parameters.total, "active": parameters.active },
@@ -303,7 +331,7 @@ impl<'a> Report<'a> {
                 "rope_theta": config.rope_theta,
                 "max_position_embeddings": config.max_position_embeddings,
             },
-            "tensors": { "bytes": self.tensor_bytes, "active_bytes": self.active_bytes, "types": types },
+            "tensors": { "bytes": self.tensor_bytes, "active_bytes": self.active_bytes, "bits_per_weight": self.all().bits_per_weight(), "types": types },
             "tokenizer": tokenizer,
             "eos_token_ids": checkpoint.generation.eos_token_ids,
             "chat_template": checkpoint.chat_template,
@@ -335,6 +363,7 @@ fn tokenizer_facts(source: &TokenizerSource) -> anyhow::Result<TokenizerFacts> {
 fn format_name(format: Format) -> &'static str {
     match format {
         Format::HuggingFace => "Hugging Face",
+        Format::Packed => "packed by dots",
         Format::Gguf => "GGUF",
         Format::Random => "random",
     }

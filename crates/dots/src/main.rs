@@ -5,12 +5,15 @@ mod bench;
 mod chat;
 mod cli;
 mod complete;
+mod export;
 mod inspect;
 mod load;
 mod memory;
+mod pack;
 mod plan;
 mod published;
 mod serve;
+mod steps;
 mod table;
 mod terminal;
 mod transcript;
@@ -40,7 +43,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Complete(args)) => complete::run(args),
+        Some(Command::Export(args)) => export::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),
         None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
     }

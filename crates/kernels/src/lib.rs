@@ -18,6 +18,7 @@ pub mod pool;
 mod prefetch;
 pub mod product;
 pub mod rope;
+pub mod round;
 pub mod router;
 pub mod tile;
 pub mod unpack;

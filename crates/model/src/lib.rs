@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod error;
 pub mod executor;
 pub mod hub;
+pub mod observer;
 pub mod sample;
 pub mod template;
 pub mod tokenizer;

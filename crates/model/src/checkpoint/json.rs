@@ -19,12 +19,17 @@ pub(super) struct Object<'a> {
 /// The object in the file at `path`; `None` where there is no such file.
 pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<Option<Value>, Error> {
     let Some(text) = files::read_text(path, limit_bytes)? else { return Ok(None) };
+    parse(path, &text).map(Some)
+}
+
+/// The object that `text`, which stands in `path`, is.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Value, Error> {
     let value: Value =
-        serde_json::from_str(&text).map_err(|error| Error::invalid(path, "file", "JSON", error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| Error::invalid(path, "file", "JSON", error.to_string()))?;
     if !value.is_object() {
         return Err(Error::invalid(path, "file", "a JSON object", describe(&value)));
     }
-    Ok(Some(value))
+    Ok(value)
 }
 
 impl<'a> Object<'a> {

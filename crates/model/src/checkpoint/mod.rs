@@ -5,6 +5,7 @@
 //! or three-dimensional expert tensor becomes one [`Tensor`] an expert that points into it. Files are memory-mapped and
 //! nothing is read before it is used.
 
+pub mod container;
 mod experts;
 mod files;
 mod gguf;
@@ -24,6 +25,7 @@ use crate::{Config, Error};
 
 pub(crate) use gguf::SplitName;
 pub(crate) use hf::shard_names;
+pub use names::{expected_tensors, gguf_name};
 pub use tensor::Tensor;
 pub use types::{Types, held_as, tensor_bytes};
 
@@ -32,6 +34,8 @@ pub use types::{Types, held_as, tensor_bytes};
 pub enum Format {
     /// A directory of `config.json` and safetensors.
     HuggingFace,
+    /// A directory of `config.json` and safetensors in dots' own types ([`container`]).
+    Packed,
     /// One GGUF file or its splits.
     Gguf,
     /// No files: weights made in memory.

@@ -52,6 +52,27 @@ pub(super) fn from_gguf(name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{published}"))
 }
 
+/// GGUF's name of the tensor that is published as `name`; that of all experts together for one expert's.
+pub fn gguf_name(name: &str) -> Option<String> {
+    if let Some((gguf, _)) = GLOBAL.iter().find(|(_, published)| *published == name) {
+        return Some((*gguf).to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let fused = rest.strip_prefix("mlp.experts.").and_then(|rest| {
+        let (_, projection) = rest.split_once('.')?;
+        Some(format!("mlp.experts.{}", projection.strip_suffix(".weight")?))
+    });
+    let rest = fused.as_deref().unwrap_or(rest);
+    let (gguf, _) = LAYER.iter().find(|(_, published)| *published == rest)?;
+    Some(format!("blk.{layer}.{gguf}"))
+}
+
+/// Name and shape of every tensor of a model of this shape: what is outside layers, then layer by layer, the experts last. A
+/// router's bias is among them although a checkpoint may lack it.
+pub fn expected_tensors(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
+    expected(config).map(|tensor| (tensor.name, tensor.shape))
+}
+
 /// A tensor that a config calls for.
 pub(super) struct Expected {
     /// Published name.
@@ -188,6 +209,7 @@ mod tests {
                 None => name,
             };
             assert!(names.contains(&one), "{one}");
+            assert_eq!(gguf_name(&one), Some(format!("blk.{layer}.{gguf}")));
         }
         assert_eq!(from_gguf("rope_freqs.weight"), None);
         assert_eq!(from_gguf("blk.x.attn_q.weight"), None);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Config,
     executor::{Arithmetic, BLOCK_TOKENS, Batch, LayerRouting},
+    observer::{Input, Observer},
 };
 
 /// One row of a batch: where it stands in its sequence.
@@ -41,6 +42,8 @@ pub struct Forward<'a> {
     pub arithmetic: Arithmetic,
     /// Where activations go.
     pub buffers: &'a mut Buffers,
+    /// Who sees them.
+    pub observer: Option<&'a mut dyn Observer>,
 }
 
 impl Forward<'_> {
@@ -62,11 +65,17 @@ impl Forward<'_> {
             self.norm(rows.len(), &layer.post_attention_norm);
             match &layer.feed_forward {
                 FeedForward::Dense(mlp) => {
-                    self.dense(rows.len(), mlp);
+                    self.dense(index, rows.len(), mlp);
                     self.add_projected(rows.len());
                 }
                 FeedForward::Moe(moe) => self.mixture(index, moe, routing),
             }
+        }
+        if self.observer.is_some() {
+            self.norm(rows.len(), &self.layers.final_norm);
+            let hidden = self.config.hidden_size;
+            let x = &self.buffers.normed[..rows.len() * hidden];
+            show(&mut self.observer, self.layers.layers.len(), Input::Head, x, hidden);
         }
     }
 
@@ -102,6 +111,7 @@ impl Forward<'_> {
         let n = rows.len();
         self.norm(n, &layer.input_norm);
         let b = &mut *self.buffers;
+        show(&mut self.observer, index, Input::Attention, &b.normed[..n * hidden], hidden);
         let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
         let (q, k, v) = (&mut b.q[..n * q_width], &mut b.k[..n * kv_width], &mut b.v[..n * kv_width]);
         self.compute.products(&mut [job(x, &layer.q, n, q), job(x, &layer.k, n, k), job(x, &layer.v, n, v)]);
@@ -133,18 +143,21 @@ impl Forward<'_> {
             .collect();
         let out = &mut b.attention[..n * q_width];
         self.compute.attention(q, config.num_attention_heads, cache.layer(index), &slices, out);
+        show(&mut self.observer, index, Input::Output, out, q_width);
         let x = rounded(self.compute, self.arithmetic, out, q_width, &mut b.normed_q8);
         self.compute.products(&mut [job(x, &layer.o, n, &mut b.projected[..n * hidden])]);
     }
 
     /// `projected = mlp(normed)`.
-    fn dense(&mut self, n: usize, mlp: &Mlp) {
+    fn dense(&mut self, index: usize, n: usize, mlp: &Mlp) {
         let hidden = self.config.hidden_size;
         let width = mlp.gate.view().rows();
         let b = &mut *self.buffers;
+        show(&mut self.observer, index, Input::Mlp, &b.normed[..n * hidden], hidden);
         let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
         let middle = &mut b.mlp[..n * width];
         self.compute.swiglu_products(&mut [swiglu(x, mlp, Rows::From(0, n), middle)]);
+        show(&mut self.observer, index, Input::Down, middle, width);
         let x = rounded(self.compute, self.arithmetic, middle, width, &mut b.mlp_q8);
         self.compute.products(&mut [job(x, &mlp.down, n, &mut b.projected[..n * hidden])]);
     }
@@ -163,6 +176,7 @@ impl Forward<'_> {
         let groups = Groups::new(&chosen, config.n_routed_experts);
 
         let b = &mut *self.buffers;
+        show(&mut self.observer, index, Input::Mlp, &b.normed[..n * hidden], hidden);
         let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
         let middle = &mut b.expert_mlp[..n * top_k * width];
         let shared_width = config.shared_intermediate_size();
@@ -175,6 +189,17 @@ impl Forward<'_> {
             jobs.push(swiglu(x, &moe.experts[expert], Rows::List(rows), out));
         }
         self.compute.swiglu_products(&mut jobs);
+        if let Some(observer) = &mut self.observer {
+            for (expert, rows, middle) in groups.split(middle, width) {
+                for (row, middle) in rows.iter().zip(middle.chunks(width)) {
+                    observer.row(index, Input::Expert(expert), &b.normed[*row as usize * hidden..][..hidden]);
+                    observer.row(index, Input::ExpertDown(expert), middle);
+                }
+            }
+            if moe.shared.is_some() {
+                show(&mut self.observer, index, Input::Down, shared_middle, shared_width);
+            }
+        }
 
         let x = rounded(self.compute, self.arithmetic, middle, width, &mut b.expert_q8);
         let expert_out = &mut b.expert_out[..n * top_k * hidden];
@@ -296,6 +321,13 @@ impl Groups {
             rest = tail;
             (expert, &self.rows[ends[0]..ends[1]], part)
         })
+    }
+}
+
+/// Shows `x: (rows, cols)` to whoever looks.
+fn show(observer: &mut Option<&mut dyn Observer>, layer: usize, input: Input, x: &[f32], cols: usize) {
+    if let Some(observer) = observer {
+        x.chunks(cols).for_each(|row| observer.row(layer, input, row));
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     executor::{
         Arithmetic, BLOCK_TOKENS, Batch, BlockId, CacheType, Executor, LayerRouting, Outputs, Plan, Slice, Ticket,
     },
+    observer::Observer,
 };
 
 /// Settings of a [`CpuExecutor`].
@@ -152,6 +153,32 @@ impl CpuExecutor {
         }
         Ok(())
     }
+
+    /// As [`Executor::submit`], and shows what flows through the layers to `observer`.
+    pub fn submit_observed(&mut self, batch: &Batch<'_>, observer: &mut dyn Observer) -> Result<Ticket, Error> {
+        self.step(batch, Some(observer))
+    }
+
+    fn step(&mut self, batch: &Batch<'_>, observer: Option<&mut dyn Observer>) -> Result<Ticket, Error> {
+        self.check(batch)?;
+        let mut routing = wanted_routing(batch);
+        let mut forward = Forward {
+            config: &self.config,
+            layers: &self.layers,
+            compute: &self.compute,
+            rope: &self.rope,
+            arithmetic: self.arithmetic,
+            buffers: &mut self.buffers,
+            // Written out, so that the observer may outlive the pass.
+            observer: observer.map(|observer| observer as &mut dyn Observer),
+        };
+        if !routing.is_empty() {
+            forward.run(batch, &mut self.cache, &mut routing);
+        }
+        self.outputs.rows = outputs::collect(&mut forward, batch, &mut routing, &mut self.head);
+        self.steps += 1;
+        Ok(Ticket(self.steps))
+    }
 }
 
 impl Executor for CpuExecutor {
@@ -164,22 +191,7 @@ impl Executor for CpuExecutor {
     }
 
     fn submit(&mut self, batch: &Batch<'_>) -> Result<Ticket, Error> {
-        self.check(batch)?;
-        let mut routing = wanted_routing(batch);
-        let mut forward = Forward {
-            config: &self.config,
-            layers: &self.layers,
-            compute: &self.compute,
-            rope: &self.rope,
-            arithmetic: self.arithmetic,
-            buffers: &mut self.buffers,
-        };
-        if !routing.is_empty() {
-            forward.run(batch, &mut self.cache, &mut routing);
-        }
-        self.outputs.rows = outputs::collect(&mut forward, batch, &mut routing, &mut self.head);
-        self.steps += 1;
-        Ok(Ticket(self.steps))
+        self.step(batch, None)
     }
 
     fn collect(&mut self, ticket: Ticket) -> &Outputs {

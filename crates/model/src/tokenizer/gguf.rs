@@ -72,17 +72,22 @@ pub(super) fn read(
     if let Some(bos) = bos.filter(|&bos| bos as usize >= tokens.len()) {
         return Err(Wrong::new("tokenizer.ggml.bos_token_id", format!("an id below {}", tokens.len()), bos));
     }
-    let split = Split::new(SplitPattern::Regex(QWEN2_SPLIT.into()), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|error| Wrong::new("tokenizer.ggml.pre", "a regular expression", error))?;
-    let byte_level = ByteLevel::new(false, true, false);
     Ok(Parts {
         vocab,
         merges,
         ignore_merges: false,
         added,
         normalizer: Some(NormalizerWrapper::NFC(NFC)),
-        pre_tokenizer: Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![split.into(), byte_level.into()]))),
+        pre_tokenizer: Some(qwen2()?),
         prefix: bos.into_iter().collect(),
         suffix: Vec::new(),
     })
+}
+
+/// The pre-tokenizer that `qwen2` names.
+pub(super) fn qwen2() -> Result<PreTokenizerWrapper, Wrong> {
+    let split = Split::new(SplitPattern::Regex(QWEN2_SPLIT.into()), SplitDelimiterBehavior::Isolated, false)
+        .map_err(|error| Wrong::new("tokenizer.ggml.pre", "a regular expression", error))?;
+    let byte_level = ByteLevel::new(false, true, false);
+    Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![split.into(), byte_level.into()])))
 }

@@ -13,6 +13,7 @@ mod gguf;
 mod json;
 mod parts;
 mod stream;
+mod vocabulary;
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ use tokenizers::{
 use self::{added::Added, bytes::TokenBytes, parts::Parts};
 use crate::{Error, checkpoint::TokenizerSource};
 
-pub use self::stream::Detokenizer;
+pub use self::{stream::Detokenizer, vocabulary::Vocabulary};
 
 /// What special tokens written in a text mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,18 +72,23 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// The parts that a checkpoint's files describe.
+fn read(source: &TokenizerSource) -> Result<Parts, Error> {
+    match source {
+        TokenizerSource::HuggingFace { path, tokenizer, config } => {
+            json::read(path, tokenizer, config.as_ref()).map_err(|wrong| wrong.at(path))
+        }
+        TokenizerSource::Gguf { path, pre, tokens, types, merges, bos } => {
+            gguf::read(pre, tokens, types, merges, *bos).map_err(|wrong| wrong.at(path))
+        }
+    }
+}
+
 impl Tokenizer {
     /// Builds the tokenizer that a checkpoint describes. Fails with [`Error::Invalid`] where its files name something
     /// that a byte-level BPE does not have, or contradict themselves.
     pub fn new(source: &TokenizerSource) -> Result<Self, Error> {
-        let parts = match source {
-            TokenizerSource::HuggingFace { path, tokenizer, config } => {
-                json::read(path, tokenizer, config.as_ref()).map_err(|wrong| wrong.at(path))?
-            }
-            TokenizerSource::Gguf { path, pre, tokens, types, merges, bos } => {
-                gguf::read(pre, tokens, types, merges, *bos).map_err(|wrong| wrong.at(path))?
-            }
-        };
+        let parts = read(source)?;
         let (TokenizerSource::HuggingFace { path, .. } | TokenizerSource::Gguf { path, .. }) = source;
         Self::from_parts(parts).map_err(|wrong| wrong.at(path))
     }

@@ -2,6 +2,7 @@
 
 mod config;
 mod generation;
+mod packed;
 mod quantization;
 mod safetensors;
 
@@ -13,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 
-use self::quantization::Scales;
+use self::{quantization::Scales, safetensors::Opened};
 use super::{Checkpoint, Format, Tensor, TokenizerSource, experts, files, json, names};
 use crate::Error;
 
@@ -35,18 +36,25 @@ pub(super) fn is_checkpoint(folder: &Path) -> bool {
 /// Opens the checkpoint in `folder`.
 pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
     let config_path = folder.join(CONFIG);
-    let Some(config_json) = json::read(&config_path, JSON_LIMIT_BYTES)? else {
+    let Some(config_text) = files::read_text(&config_path, JSON_LIMIT_BYTES)? else {
         let expected = "config.json with safetensors, or one GGUF model";
         return Err(Error::invalid(folder, "folder", expected, "neither"));
     };
+    let config_json = json::parse(&config_path, &config_text)?;
     let config_object = json::Object::new(&config_path, &config_json)?;
     let config = config::from_json(&config_path, &config_object)?;
     quantization::check(&config_path, &config_object)?;
 
     let mut scales = Scales::default();
     let mut weights: Vec<(String, Tensor)> = Vec::new();
-    for Shard { file, entries } in read_shards(folder)? {
-        for entry in entries {
+    let shards = read_shards(folder)?;
+    let files = shards.iter().map(|shard| (&*shard.file, shard.opened.packed.as_ref()));
+    let format = match packed::check(files, &config_path, &config_text)? {
+        true => Format::Packed,
+        false => Format::HuggingFace,
+    };
+    for Shard { file, opened } in shards {
+        for entry in opened.entries {
             match entry.name.strip_suffix(quantization::SCALE_SUFFIX) {
                 Some(weight) => scales.insert(weight.to_owned(), entry, &file)?,
                 None if entry.name.ends_with(".rotary_emb.inv_freq") => (), // follows from `rope_theta`
@@ -75,21 +83,13 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
     let tokenizer = files::read_text(&tokenizer_path, TOKENIZER_LIMIT_BYTES)?
         .map(|tokenizer| TokenizerSource::HuggingFace { path: tokenizer_path, tokenizer, config: tokenizer_config });
     let generation = generation::read(folder, &config_object, config.vocab_size)?;
-    Ok(Checkpoint {
-        path: folder.to_owned(),
-        format: Format::HuggingFace,
-        config,
-        tokenizer,
-        chat_template,
-        generation,
-        tensors,
-    })
+    Ok(Checkpoint { path: folder.to_owned(), format, config, tokenizer, chat_template, generation, tensors })
 }
 
 /// One safetensors file, opened.
 struct Shard {
     file: Arc<Path>,
-    entries: Vec<safetensors::Entry>,
+    opened: Opened,
 }
 
 /// Opens every safetensors file of the checkpoint and holds it to the index, where there is one.
@@ -101,21 +101,21 @@ fn read_shards(folder: &Path) -> Result<Vec<Shard>, Error> {
             let expected = format!("{SINGLE} or {INDEX}");
             return Err(Error::invalid(folder, "folder", expected, "neither"));
         }
-        let entries = safetensors::read(&path)?;
-        return Ok(vec![Shard { file: path.into(), entries }]);
+        let opened = safetensors::read(&path)?;
+        return Ok(vec![Shard { file: path.into(), opened }]);
     };
     let weight_map = weight_map(&index_path, &index)?;
     let mut shards = Vec::new();
     let mut seen: HashMap<String, PathBuf> = HashMap::new();
     for shard in weight_map.values().copied().collect::<BTreeSet<&str>>() {
         let path = folder.join(shard);
-        let entries = safetensors::read(&path)?;
-        for entry in &entries {
+        let opened = safetensors::read(&path)?;
+        for entry in &opened.entries {
             if let Some(first) = seen.insert(entry.name.clone(), path.clone()) {
                 return Err(experts::twice(&path, &entry.name, &first));
             }
         }
-        shards.push(Shard { file: path.into(), entries });
+        shards.push(Shard { file: path.into(), opened });
     }
     for (name, shard) in &weight_map {
         let path = folder.join(shard);

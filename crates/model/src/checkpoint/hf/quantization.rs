@@ -6,7 +6,7 @@ use dots_kernels::WeightType;
 use serde_json::Value;
 
 use super::{
-    super::{Tensor, experts, json::Object},
+    super::{Tensor, container::QUANT_METHOD, experts, json::Object},
     safetensors::Entry,
 };
 use crate::Error;
@@ -20,6 +20,9 @@ pub(super) const SCALE_SUFFIX: &str = ".weight_scale";
 pub(super) fn check(path: &Path, config: &Object<'_>) -> Result<(), Error> {
     let Some(value) = config.get("quantization_config") else { return Ok(()) };
     let config = Object::within(path, "quantization_config.", value)?;
+    if config.optional_str("quant_method")? == Some(QUANT_METHOD) {
+        return Ok(()); // the files say more
+    }
     require(&config, "quant_method", "compressed-tensors")?;
     require(&config, "format", "float-quantized")?;
     if config.get("quantization_status").is_some() {

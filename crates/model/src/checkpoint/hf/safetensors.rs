@@ -10,10 +10,14 @@ use bytes::Bytes;
 use dots_kernels::WeightType;
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
+use serde_json::Value;
 
-use super::super::{Tensor, files, json};
+use super::{
+    super::{Tensor, files, json},
+    packed::Packed,
+};
 use crate::Error;
 
 /// The format's own bound.
@@ -24,6 +28,8 @@ pub(super) struct Entry {
     /// Its name in the file.
     pub(super) name: String,
     dtype: String,
+    /// `None` where its type is none that a dots.llm1 comes in.
+    kind: Option<WeightType>,
     shape: Vec<usize>,
     data: Bytes,
 }
@@ -31,7 +37,7 @@ pub(super) struct Entry {
 impl Entry {
     /// The tensor, or an error where its type is none that a dots.llm1 comes in.
     pub(super) fn into_tensor(self, file: &Arc<Path>) -> Result<Tensor, Error> {
-        let Some(kind) = weight_type(&self.dtype) else {
+        let Some(kind) = self.kind else {
             let expected = "dtype F32, F16, BF16 or F8_E4M3";
             return Err(Error::invalid(&**file, self.name, expected, json::quote(&self.dtype)));
         };
@@ -49,13 +55,19 @@ fn weight_type(dtype: &str) -> Option<WeightType> {
     }
 }
 
+/// A file's tensors, and what it says of itself where it is packed.
+pub(super) struct Opened {
+    pub(super) entries: Vec<Entry>,
+    pub(super) packed: Option<Packed>,
+}
+
 /// Maps `path` and reads its header.
-pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Error> {
+pub(super) fn read(path: &Path) -> Result<Opened, Error> {
     parse(path, &files::map(path)?)
 }
 
 /// Reads the header of `file` and checks that its tensors fill the rest, one after the other, without hole or overlap.
-fn parse(path: &Path, file: &Bytes) -> Result<Vec<Entry>, Error> {
+fn parse(path: &Path, file: &Bytes) -> Result<Opened, Error> {
     let Some(length) = file.first_chunk() else {
         return Err(Error::invalid(path, "header length", "8 bytes", format!("{} bytes", file.len())));
     };
@@ -71,7 +83,9 @@ fn parse(path: &Path, file: &Bytes) -> Result<Vec<Entry>, Error> {
     let header: Header = serde_json::from_str(header)
         .map_err(|error| Error::invalid(path, "header", "tensors by name", error.to_string()))?;
 
-    let mut tensors = header.0;
+    let beginning = &file[..8 + length as usize];
+    let mut packed = Packed::read(path, beginning, header.metadata.as_ref())?;
+    let mut tensors = header.tensors;
     tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut entries = Vec::new();
     let mut end_before: u64 = 0;
@@ -89,6 +103,16 @@ fn parse(path: &Path, file: &Bytes) -> Result<Vec<Entry>, Error> {
         }
         end_before = end;
         let data = data.slice(start as usize..end as usize);
+        if let Some(packed) = &mut packed {
+            if Packed::is_padding(&name) {
+                continue;
+            }
+            if let Some((kind, shape)) = packed.take(path, &name, &tensor.dtype, data.len())? {
+                let shape = shape.to_vec();
+                entries.push(Entry { name, dtype: tensor.dtype, kind: Some(kind), shape, data });
+                continue;
+            }
+        }
         let kind = weight_type(&tensor.dtype);
         if let Some(kind) = kind {
             let bytes = tensor
@@ -110,13 +134,16 @@ fn parse(path: &Path, file: &Bytes) -> Result<Vec<Entry>, Error> {
         }
         // No size of a type that is read exceeds the file's length.
         let shape = tensor.shape.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX)).collect();
-        entries.push(Entry { name, dtype: tensor.dtype, shape, data });
+        entries.push(Entry { name, dtype: tensor.dtype, kind, shape, data });
     }
     if end_before != data.len() as u64 {
         let found = format!("{} bytes", data.len());
         return Err(Error::invalid(path, "data", format!("{end_before} bytes of tensors"), found));
     }
-    Ok(entries)
+    if let Some(packed) = &packed {
+        packed.finish(path)?;
+    }
+    Ok(Opened { entries, packed })
 }
 
 /// What the header says of one tensor.
@@ -128,34 +155,38 @@ struct Described {
 }
 
 /// The header's tensors in order. A map would keep one of two of the same name.
-struct Header(Vec<(String, Described)>);
+struct Header {
+    tensors: Vec<(String, Described)>,
+    metadata: Option<Value>,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Tensors;
         impl<'de> Visitor<'de> for Tensors {
-            type Value = Vec<(String, Described)>;
+            type Value = Header;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object of tensors")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 let mut tensors = Vec::new();
+                let mut metadata = None;
                 let mut names = std::collections::HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
-                    if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
                     if !names.insert(name.clone()) {
                         return Err(serde::de::Error::custom(format_args!("{name} twice")));
                     }
+                    if name == "__metadata__" {
+                        metadata = Some(map.next_value()?);
+                        continue;
+                    }
                     tensors.push((name, map.next_value()?));
                 }
-                Ok(tensors)
+                Ok(Header { tensors, metadata })
             }
         }
-        deserializer.deserialize_map(Tensors).map(Self)
+        deserializer.deserialize_map(Tensors)
     }
 }
