@@ -1,6 +1,9 @@
 //! What can be typed: the commands, and the flags that they share.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -75,6 +78,15 @@ Each line says how much of this machine's read bandwidth (decode) or of its peak
 of dot products (prefill) was used; both are measured first. --random needs no
 file: 5 layers of the published width in Q4_K_M take 6.3 GiB of memory.";
 
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  dots compare ./dots.llm1-BF16.gguf ./dots.llm1-Q4_K_M.gguf --text test.txt
+  dots compare ./dots.llm1.inst ./dots.llm1-Q4_K_M.gguf --text test.txt --arithmetic fast
+
+The text is read in windows, and each token that another follows is a position.
+The reference runs in exact arithmetic, so with --arithmetic exact what is found
+is the rounding of the model's weights; fast adds that of its activations.";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   dots serve ./dots.llm1-Q4_K_M.gguf
@@ -111,6 +123,9 @@ pub enum Command {
     /// Measure how fast a model runs here, beside what this machine can do at most
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
+    /// Measure how far a model lies from a reference, such as a quantised one from its original, over a text
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -217,6 +232,32 @@ pub struct BenchArgs {
     /// Most tokens in one step; a longer prompt is read in pieces of this size
     #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
     pub max_batch_tokens: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folder, GGUF file or hub name of what is held to be right
+    pub reference: Option<String>,
+    /// Folder, GGUF file or hub name of what is measured
+    pub model: Option<String>,
+    /// The text, a file in UTF-8
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens of a window; nothing before it is seen
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
+    pub context: usize,
+    /// Stop after this many tokens of the text
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// The model's: exact: activations and cache in f32; fast: rounded activations, cache in bf16
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::Exact)]
+    pub arithmetic: ArithmeticArg,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

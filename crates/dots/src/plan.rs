@@ -128,6 +128,14 @@ fn fits(
     )
 }
 
+/// The arithmetic's name, as it is given.
+pub fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
+    match arithmetic {
+        Arithmetic::Exact => "exact",
+        Arithmetic::Fast => "fast",
+    }
+}
+
 /// The name of the type that the cache holds.
 pub fn cache_type(arithmetic: Arithmetic) -> &'static str {
     match arithmetic {
