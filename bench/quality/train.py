@@ -3,8 +3,8 @@
     python train.py OUT [--steps 1500] [--threads 1]
 
 Needs torch, tokenizers, safetensors and numpy. OUT becomes a checkpoint in the published Hugging Face layout (bf16, one
-tensor an expert), written every few minutes, with test.txt beside it: text of the same kinds that was held out. text.py
-says what is read. A run that was stopped goes on from OUT/state.pt. Seeded; the same on one machine and library.
+tensor an expert), written every few minutes, with test.txt beside it: text of the same kinds that was held out, and
+calibration.txt: some of what was trained on, for methods that look at activations. text.py says what is read. A run that was stopped goes on from OUT/state.pt. Seeded; the same on one machine and library.
 
 The shape keeps what decides how llama.cpp's quantisation falls back: 256 divides the hidden width but neither the
 experts' (352 = 11 * 32, as 1408 = 11 * 128) nor the dense layer's (1376 = 43 * 32).
@@ -28,7 +28,7 @@ DENSE, EXPERT, EXPERTS, TOP_K, SHARED = 1376, 352, 16, 4, 1
 SCALE, EPS, THETA = 2.5, 1e-5, 1e7
 CONTEXT, ROWS = 256, 8
 PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 100, 2e-2
-TEST_CHARACTERS = 300_000
+TEST_CHARACTERS = CALIBRATION_CHARACTERS = 300_000
 SPECIAL = ["<|endoftext|>", "<|system|>", "<|endofsystem|>", "<|userprompt|>", "<|endofuserprompt|>", "<|response|>",
            "<|endofresponse|>"]
 TEMPLATE = ("{% for m in messages %}{% if m['role'] == 'system' %}<|system|>{{ m['content'] }}<|endofsystem|>"
@@ -174,8 +174,10 @@ def prepare(out, seed):
     """Test text, tokenizer and training tokens, made once."""
     if not os.path.exists(f"{out}/train.bin"):
         test, train = text.held_out(text.documents(seed), TEST_CHARACTERS)
-        with open(f"{out}/test.txt", "w", encoding="utf-8") as file:
-            file.write(test)
+        calibration = "\n\n".join(train)[:CALIBRATION_CHARACTERS]
+        for name, content in ("test.txt", test), ("calibration.txt", calibration):
+            with open(f"{out}/{name}", "w", encoding="utf-8") as file:
+                file.write(content)
         tokenizer = make_tokenizer(train)
         tokenizer.save(f"{out}/tokenizer.json")
         end = tokenizer.token_to_id("<|endoftext|>")
