@@ -1,6 +1,6 @@
 """Train a small dots.llm1 on one core, so that rounding can be judged on weights that mean something.
 
-    python train.py OUT [--steps 1500] [--threads 1]
+    python train.py OUT [--steps 2000] [--threads 1]
 
 Needs torch, tokenizers, safetensors and numpy. OUT becomes a checkpoint in the published Hugging Face layout (bf16, one
 tensor an expert), written every few minutes, with test.txt beside it: text of the same kinds that was held out, and
@@ -26,7 +26,7 @@ import text
 VOCAB, HIDDEN, HEADS, HEAD_DIM, LAYERS = 4096, 512, 8, 64, 4
 DENSE, EXPERT, EXPERTS, TOP_K, SHARED = 1376, 352, 16, 4, 1
 SCALE, EPS, THETA = 2.5, 1e-5, 1e7
-CONTEXT, ROWS = 256, 8
+CONTEXT, ROWS = 256, 4
 PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 100, 2e-2
 TEST_CHARACTERS = CALIBRATION_CHARACTERS = 300_000
 SPECIAL = ["<|endoftext|>", "<|system|>", "<|endofsystem|>", "<|userprompt|>", "<|endofuserprompt|>", "<|response|>",
@@ -224,7 +224,7 @@ def save(out, model, optimizer, step):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out")
-    p.add_argument("--steps", type=int, default=1500)
+    p.add_argument("--steps", type=int, default=2000)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-seconds", type=float, default=240)
