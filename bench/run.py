@@ -105,7 +105,7 @@ class Contestant:
                 if ran.returncode != 0:
                     raise ValueError(f"exit status {ran.returncode}")
                 found, version = read(ran.stdout)
-            except (ValueError, KeyError, IndexError) as error:
+            except (ValueError, KeyError, IndexError, StopIteration) as error:
                 self.failed = f"{shlex.join(map(str, command))}: {error}: {ran.stderr.strip().splitlines()[-1:]}"
                 print(self.failed, file=sys.stderr)
                 return
@@ -124,15 +124,19 @@ def read_llama_bench(stdout):
     return figures, f"build {tests[0]['build_number']} ({tests[0]['build_commit']})"
 
 
+def table_rows(stdout):
+    """The rows of a table of figures, each a dictionary by column head."""
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in stdout.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], line)) for line in lines[1:] if line[0].isdigit()]
+
+
 def read_batched_bench(stdout):
-    return {"batch": json.loads([line for line in stdout.splitlines() if line.startswith("{")][-1])["speed_tg"]}, None
+    return {"batch": float(table_rows(stdout)[-1]["S_TG t/s"])}, None
 
 
 def read_sweep_bench(stdout):
-    """The row of a table `PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s` at DEPTH."""
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in stdout.splitlines() if line.startswith("|")]
-    at = next(row for row in rows if row[2] == str(DEPTH))
-    return {"deep prefill": float(at[4]), "deep decode": float(at[6])}, None
+    deep = next(row for row in table_rows(stdout) if row["N_KV"] == str(DEPTH))
+    return {"deep prefill": float(deep["S_PP t/s"]), "deep decode": float(deep["S_TG t/s"])}, None
 
 
 def read_dots(stdout):
@@ -150,15 +154,14 @@ READ_BANDWIDTH = []
 
 def batched(programs, model, threads, flags):
     return [programs / "llama-batched-bench", "-m", model, "-t", threads, "-c", SEQUENCES * (BATCH_PROMPT + BATCH_ANSWER),
-            "-b", 2048, "-ub", 512, "-npp", BATCH_PROMPT, "-ntg", BATCH_ANSWER, "-npl", SEQUENCES, "--output-format",
-            "jsonl", *flags]
+            "-b", 2048, "-ub", 512, "-npp", BATCH_PROMPT, "-ntg", BATCH_ANSWER, "-npl", SEQUENCES, *flags]
 
 
 def llama_cpp(programs, model, threads):
     for variant, cache in ("f16 cache", []), ("q8_0 cache", ["-ctk", "q8_0", "-ctv", "q8_0"]):
         yield Contestant("llama.cpp", variant, [
             ([programs / "llama-bench", "-m", model, "-t", threads, "-p", PROMPT, "-n", ANSWER, "-d", f"0,{DEPTH}", "-r", 1,
-              "-fa", 1, "-mmp", 1, "-o", "json", *cache], read_llama_bench),
+              "-fa", "on", "-lm", "mmap", "-o", "json", *cache], read_llama_bench),
             (batched(programs, model, threads, ["-fa", "on", *cache]), read_batched_bench)])
 
 
@@ -171,8 +174,8 @@ def ik_llama_cpp(programs, model, threads):
         yield Contestant("ik_llama.cpp", variant, [
             ([programs / "llama-bench", "-m", model, "-t", threads, "-p", PROMPT, "-n", ANSWER, "-r", 1, "-fa", 1, "-fmoe", 1,
               "-o", "json", *bench], read_llama_bench),
-            ([programs / "llama-sweep-bench", "-m", model, "-t", threads, "-c", DEPTH + PROMPT, "-ub", PROMPT, "-fa", "on",
-              *others], read_sweep_bench),
+            ([programs / "llama-sweep-bench", "-m", model, "-t", threads, "-c", DEPTH + PROMPT, "-ub", PROMPT, "-n", ANSWER // 2,
+              "-fa", "on", *others], read_sweep_bench),
             (batched(programs, model, threads, ["-fa", "on", *others]), read_batched_bench)])
 
 

@@ -27,7 +27,7 @@ VOCAB, HIDDEN, HEADS, HEAD_DIM, LAYERS = 4096, 512, 8, 64, 4
 DENSE, EXPERT, EXPERTS, TOP_K, SHARED = 1376, 352, 16, 4, 1
 SCALE, EPS, THETA = 2.5, 1e-5, 1e7
 CONTEXT, ROWS = 256, 4
-PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 100, 2e-2
+PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 40, 2e-2
 TEST_CHARACTERS = CALIBRATION_CHARACTERS = 300_000
 SPECIAL = ["<|endoftext|>", "<|system|>", "<|endofsystem|>", "<|userprompt|>", "<|endofuserprompt|>", "<|response|>",
            "<|endofresponse|>"]
@@ -227,7 +227,7 @@ def main():
     p.add_argument("--steps", type=int, default=2000)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--save-seconds", type=float, default=240)
+    p.add_argument("--save-seconds", type=float, default=180)
     a = p.parse_args()
     os.makedirs(a.out, exist_ok=True)
     torch.set_num_threads(a.threads)
