@@ -104,7 +104,7 @@ class Contestant:
             try:
                 if ran.returncode != 0:
                     raise ValueError(f"exit status {ran.returncode}")
-                found, version = read(ran.stdout)
+                found, version = read(ran)
             except (ValueError, KeyError, IndexError, StopIteration) as error:
                 self.failed = f"{shlex.join(map(str, command))}: {error}: {ran.stderr.strip().splitlines()[-1:]}"
                 print(self.failed, file=sys.stderr)
@@ -115,8 +115,8 @@ class Contestant:
                 print(f"  {self.column}, {self.variant}: {ROWS[row]}: {figure:.2f}", file=sys.stderr, flush=True)
 
 
-def read_llama_bench(stdout):
-    tests = json.loads(stdout[stdout.index("["):])
+def read_llama_bench(ran):
+    tests = json.loads(ran.stdout[ran.stdout.index("["):])
     figures = {}
     for test in tests:
         row = ("deep " if test.get("n_depth") else "") + ("prefill" if test["n_prompt"] else "decode")
@@ -124,23 +124,24 @@ def read_llama_bench(stdout):
     return figures, f"build {tests[0]['build_number']} ({tests[0]['build_commit']})"
 
 
-def table_rows(stdout):
-    """The rows of a table of figures, each a dictionary by column head."""
-    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in stdout.splitlines() if line.startswith("|")]
+def table_rows(ran):
+    """The rows of a table of figures, each a dictionary by column head. Some programs print it as a log."""
+    text = ran.stdout + "\n" + ran.stderr
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.startswith("|")]
     return [dict(zip(lines[0], line)) for line in lines[1:] if line[0].isdigit()]
 
 
-def read_batched_bench(stdout):
-    return {"batch": float(table_rows(stdout)[-1]["S_TG t/s"])}, None
+def read_batched_bench(ran):
+    return {"batch": float(table_rows(ran)[-1]["S_TG t/s"])}, None
 
 
-def read_sweep_bench(stdout):
-    deep = next(row for row in table_rows(stdout) if row["N_KV"] == str(DEPTH))
+def read_sweep_bench(ran):
+    deep = next(row for row in table_rows(ran) if row["N_KV"] == str(DEPTH))
     return {"deep prefill": float(deep["S_PP t/s"]), "deep decode": float(deep["S_TG t/s"])}, None
 
 
-def read_dots(stdout):
-    report = json.loads(stdout)
+def read_dots(ran):
+    report = json.loads(ran.stdout)
     READ_BANDWIDTH.append(report["machine"]["read_bytes_per_second"])
     figures = {}
     for line in report["lines"]:
