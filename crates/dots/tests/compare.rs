@@ -96,9 +96,10 @@ fn other_vocabularies_are_refused() {
 #[test]
 fn what_cannot_be_compared_is_said() {
     compare(&fixture("hf"), &fixture("hf"), &["--context", "257"]).failed_saying(&["--context", "256", "257"]);
-    compare(&fixture("hf"), &fixture("hf"), &["--context", "64", "--tokens", "1"]).failed_saying(&["README.md", "at least 2 tokens"]);
+    compare(&fixture("hf"), &fixture("hf"), &["--context", "64", "--tokens", "1"])
+        .failed_saying(&["README.md", "at least 2 tokens"]);
     let mut command = dots();
-    command.arg("compare").args([fixture("hf"), fixture("hf")]).args(["--text", "no/such/file"]);
+    command.arg("compare").args([fixture("hf"), fixture("hf")]).args(["--text", "no/such/file", "--context", "64"]);
     Ran::of(command).failed_saying(&["no/such/file"]);
 }
 
