@@ -105,6 +105,14 @@ Examples:
 
 With `source`, the default, matrices keep their type: FP8 becomes BF16 and dots'
 own types Q8_0, as GGUF has neither.";
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  dots compare ./dots.llm1-BF16.gguf ./dots.llm1-Q4_K_M.gguf --text test.txt
+  dots compare ./dots.llm1.inst ./dots.llm1-Q4_K_M.gguf --text test.txt --arithmetic fast
+
+The text is read in windows, and each token that another follows is a position.
+The reference runs in exact arithmetic, so with --arithmetic exact what is found
+is the rounding of the model's weights; fast adds that of its activations.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -148,6 +156,9 @@ pub enum Command {
     /// Write a model as a GGUF file, for llama.cpp and others
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Measure how far a model lies from a reference, such as a quantised one from its original, over a text
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -299,6 +310,35 @@ pub struct ExportArgs {
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folder, GGUF file or hub name of what is held to be right
+    pub reference: Option<String>,
+    /// Folder, GGUF file or hub name of what is measured
+    pub model: Option<String>,
+    /// The text, a file in UTF-8
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens of a window; nothing before it is seen
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
+    pub context: usize,
+    /// Stop after this many tokens of the text
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// The model's: exact: activations in f32; fast: activations rounded to 8 bits
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::Exact)]
+    pub arithmetic: ArithmeticArg,
+    /// What the model's keys and values are rounded to [default: bf16; exact: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_cache_type: Option<CacheTypeArg>,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

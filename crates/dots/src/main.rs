@@ -4,6 +4,7 @@ mod answer;
 mod bench;
 mod chat;
 mod cli;
+mod compare;
 mod complete;
 mod export;
 mod inspect;
@@ -42,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Chat(args)) => chat::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Complete(args)) => complete::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),

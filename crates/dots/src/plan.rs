@@ -128,6 +128,14 @@ fn fits(
     )
 }
 
+/// The arithmetic's name, as it is given.
+pub fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
+    match arithmetic {
+        Arithmetic::Exact => "exact",
+        Arithmetic::Fast => "fast",
+    }
+}
+
 /// Says what is about to be taken.
 pub fn print(
     out: &mut dyn Write,

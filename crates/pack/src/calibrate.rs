@@ -78,6 +78,7 @@ impl Calibration {
         let length = SEQUENCE_TOKENS.min(checkpoint.config.max_position_embeddings);
         let options = CpuOptions {
             arithmetic: Arithmetic::Exact,
+            cache_type: Arithmetic::Exact.cache_type(),
             threads,
             cache_tokens: length.next_multiple_of(BLOCK_TOKENS),
             max_batch_tokens: length,

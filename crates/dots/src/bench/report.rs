@@ -108,7 +108,7 @@ impl Report {
             units::parameters(subject.parameters.total),
             units::bytes(subject.plan.weights_bytes)
         )?;
-        let arithmetic = arithmetic_name(self.arithmetic);
+        let arithmetic = plan::arithmetic_name(self.arithmetic);
         let cache = self.cache_type.name();
         writeln!(
             out,
@@ -210,7 +210,7 @@ impl Report {
             "cache_type": self.cache_type.name(),
             "buffers_bytes": subject.plan.buffers_bytes,
             "max_batch_tokens": subject.plan.max_batch_tokens,
-            "arithmetic": arithmetic_name(self.arithmetic),
+            "arithmetic": plan::arithmetic_name(self.arithmetic),
             "threads": subject.threads,
             "instruction_set": subject.instruction_set,
             "repeat": self.repeat,
@@ -263,13 +263,6 @@ fn significant(number: f64) -> String {
         100.0.. => format!("{number:.0}"),
         10.0.. => format!("{number:.1}"),
         _ => format!("{number:.2}"),
-    }
-}
-
-fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
-    match arithmetic {
-        Arithmetic::Exact => "exact",
-        Arithmetic::Fast => "fast",
     }
 }
 

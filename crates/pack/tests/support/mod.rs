@@ -72,7 +72,13 @@ pub fn copy_of(folder: &Path) -> tempfile::TempDir {
 
 /// Logits at every position of `tokens`: `(tokens, vocab)`.
 pub fn logits(checkpoint: &Checkpoint, arithmetic: Arithmetic, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let options = CpuOptions { arithmetic, threads: 2, cache_tokens: 256, max_batch_tokens: 256 };
+    let options = CpuOptions {
+        arithmetic,
+        cache_type: arithmetic.cache_type(),
+        threads: 2,
+        cache_tokens: 256,
+        max_batch_tokens: 256,
+    };
     let mut executor = CpuExecutor::new(checkpoint, &options).unwrap();
     let block_table: Vec<u32> = (0..8).collect();
     let wants: Vec<Want<'_>> = (0..tokens.len()).map(|row| Want { row, logits: true, ..Want::default() }).collect();
