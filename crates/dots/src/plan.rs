@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use dots_model::executor::{CacheType, Plan};
+use dots_model::executor::{Arithmetic, CacheType, Plan};
 
 use crate::{memory::Memory, units};
 

@@ -13,7 +13,7 @@ use super::{
     extrapolate::Extrapolation,
     run::{Case, Measured, Phase},
 };
-use crate::{memory::Memory, table::Table, terminal::clean, units};
+use crate::{memory::Memory, plan, table::Table, terminal::clean, units};
 
 /// A model and what it took.
 #[derive(Debug, Clone)]

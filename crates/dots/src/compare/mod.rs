@@ -78,7 +78,7 @@ pub fn run(args: CompareArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     let report = Report {
-        sides: [Side::of(&reference, exact.arithmetic), Side::of(&model, chosen.arithmetic)],
+        sides: [Side::of(&reference, exact.arithmetic, exact.cache_type), Side::of(&model, arithmetic, cache_type)],
         text: args.text.display().to_string(),
         context: args.context,
         summary: Summary::of(&positions),

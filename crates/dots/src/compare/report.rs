@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use dots_model::{Checkpoint, executor::Arithmetic};
+use dots_model::{
+    Checkpoint,
+    executor::{Arithmetic, CacheType},
+};
 use serde_json::{Value, json};
 
 use super::statistics::Summary;
@@ -13,16 +16,18 @@ use crate::{load::tensor_bytes, plan, table::Table, terminal::clean, units};
 pub struct Side {
     pub name: String,
     pub arithmetic: Arithmetic,
+    pub cache_type: CacheType,
     /// Of all tensors, their scales included.
     pub weights_bytes: u64,
     pub parameters: u64,
 }
 
 impl Side {
-    pub fn of(checkpoint: &Checkpoint, arithmetic: Arithmetic) -> Self {
+    pub fn of(checkpoint: &Checkpoint, arithmetic: Arithmetic, cache_type: CacheType) -> Self {
         Self {
             name: checkpoint.path.display().to_string(),
             arithmetic,
+            cache_type,
             weights_bytes: checkpoint.tensors().map(|(_, tensor)| tensor_bytes(tensor)).sum(),
             parameters: checkpoint.config.parameters().total,
         }
@@ -57,6 +62,7 @@ impl Report {
         let mut table = Table::new(["", "reference", "model"]);
         let mut row = |name: &str, cell: &dyn Fn(usize) -> String| table.row([name.to_owned(), cell(0), cell(1)]);
         row("arithmetic", &|i| plan::arithmetic_name(self.sides[i].arithmetic).to_owned());
+        row("cache", &|i| self.sides[i].cache_type.name().to_owned());
         row("weights", &|i| units::bytes(self.sides[i].weights_bytes));
         row("bits per weight", &|i| format!("{:.2}", self.sides[i].bits_per_weight()));
         row("perplexity", &|i| format!("{:.4}", perplexity[i]));
@@ -74,7 +80,7 @@ impl Report {
             json!({
                 "model": side.name,
                 "arithmetic": plan::arithmetic_name(side.arithmetic),
-                "cache_type": plan::cache_type(side.arithmetic),
+                "cache_type": side.cache_type.name(),
                 "weights_bytes": side.weights_bytes,
                 "parameters": side.parameters,
                 "bits_per_weight": side.bits_per_weight(),
