@@ -27,6 +27,10 @@ const ITEM_ROWS: usize = PANELS * tile::ROWS;
 /// Most rows of activations whose sums are held at once; where there are more, weights are unpacked again.
 const CHUNK: usize = 256;
 
+/// Up to so many rows of activations, panels are multiplied one after the other, without a stop at interleaved codes where
+/// there is a kernel for that.
+const FEW: usize = 2;
+
 /// What a thread multiplies quantised weights with.
 #[derive(Debug)]
 pub struct Panels {
@@ -214,9 +218,9 @@ fn multiply(
         if weights.kind().is_packed() && tile::has_direct(isa) {
             return multiply_packed(isa, weights, range, x, rows, &mut emit);
         }
-        // With few rows of activations there is nothing to share between panels, and one after the other they are read in
-        // the order of the file.
-        let step = if rows.len() <= 4 { tile::ROWS } else { ITEM_ROWS };
+        // With few rows of activations there is nothing to share between panels, and one after the other they are read in the
+        // order of the file.
+        let step = if rows.len() <= FEW { tile::ROWS } else { ITEM_ROWS };
         for first in range.clone().step_by(step) {
             let part = first..(first + step).min(range.end);
             for chunk in (0..rows.len()).step_by(CHUNK) {
@@ -267,6 +271,11 @@ fn multiply_packed(
     }
 }
 
+/// The sums of the first panel with the first `M` rows of activations.
+fn first_sums<const M: usize>(sums: &mut [[f32; tile::ROWS]]) -> &mut [[f32; tile::ROWS]; M] {
+    sums.first_chunk_mut().expect("a panel has room for CHUNK rows")
+}
+
 /// Products of up to [`ITEM_ROWS`] rows of weights with rows `chunk` (at most [`CHUNK`]) of `rows`, by way of tiles.
 #[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
 fn multiply_tiles(
@@ -285,25 +294,36 @@ fn multiply_tiles(
         sums[..chunk.len()].fill([0.0; tile::ROWS]);
     }
     let ahead = weights.ahead(range.clone());
+    // The rows that come next in the file, in even parts, while these are multiplied; each part is asked for again, as what
+    // finds all of a core's requests under way is dropped.
+    let ask = |cols: &Range<usize>| {
+        let part = ahead.len() * cols.len() / weights.cols();
+        for quarter in 0..3 {
+            let at = ahead.len() * cols.start / weights.cols() + quarter * ahead.len() / 4;
+            prefetch(ahead.as_ptr().wrapping_add(at), part.next_multiple_of(64));
+        }
+    };
     for start in (0..weights.cols()).step_by(tile::COLS) {
         let cols = start..(start + tile::COLS).min(weights.cols());
+        let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
+        let few = match chunk.len() {
+            1 => tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [row(0)], first_sums::<1>(sums)),
+            2 => tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums)),
+            _ => false,
+        };
+        if few {
+            ask(&cols);
+            continue;
+        }
         for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
             tile.fill(isa, weights, first, cols.clone(), unpacked);
         }
-        // The rows that come next in the file, in even parts, while these are multiplied; each part is asked for again, as what
-        // finds all of a core's requests under way is dropped.
-        let part = ahead.len() * cols.len() / weights.cols();
-        for quarter in 0..3 {
-            let at = ahead.len() * start / weights.cols() + quarter * ahead.len() / 4;
-            prefetch(ahead.as_ptr().wrapping_add(at), part.next_multiple_of(64));
-        }
-        let group = start / 32;
+        ask(&cols);
         let mut at = 0;
         while at < chunk.len() {
-            let row = |i: usize| &x.row(rows.get(chunk.start + at + i))[group..];
             macro_rules! width {
                 ($m:expr) => {{
-                    let x: [_; $m] = std::array::from_fn(row);
+                    let x: [_; $m] = std::array::from_fn(|i| row(at + i));
                     for (tile, sums) in tiles[..panels].iter().zip(sums.chunks_mut(CHUNK)) {
                         let sums = sums[at..].first_chunk_mut().expect("the chunk has as many rows");
                         tile.multiply_add::<{ $m }>(isa, x, sums);

@@ -156,8 +156,7 @@ impl Tile {
         let bytes = cols.start / block_len * block_bytes..cols.end / block_len * block_bytes;
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 && first + ROWS <= weights.rows() {
-            let start = weights.row(first)[bytes.clone()].as_ptr();
-            let starts = avx512::RowStarts::new(start, weights.row(first).len());
+            let starts = row_starts(weights, first, &cols);
             // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the sixteen rows lie one after
             // the other, and each has `cols` weights of this type from there on.
             if unsafe { avx512::fill(kind, &starts, self) } {
@@ -185,6 +184,44 @@ impl Tile {
             Isa::Avx512 => unsafe { avx512::interleave(rows, raise, self) },
             _ => portable::interleave(rows, raise, self),
         }
+    }
+
+    /// Adds the products of columns `cols` of rows `first..first + ROWS` of `weights` with `M` rows of activations to `sums`, as
+    /// [`Tile::fill`] and [`Tile::multiply_add`] would, but without a stop at interleaved codes, which pays for few rows. `false` where
+    /// there is no kernel for that; then nothing was added.
+    #[allow(clippy::too_many_arguments, reason = "those of `fill` and `multiply_add`")]
+    pub fn multiply_rows<const M: usize>(
+        &mut self,
+        isa: Isa,
+        weights: Weights<'_>,
+        first: usize,
+        cols: Range<usize>,
+        x: [&[QuantisedGroup]; M],
+        sums: &mut [[f32; ROWS]; M],
+    ) -> bool {
+        let kind = weights.kind();
+        if isa != Isa::Avx512 || first + ROWS > weights.rows() {
+            return false;
+        }
+        self.cols = cols.len();
+        self.form = Form::of(kind);
+        assert!(x.iter().all(|x| x.len() >= self.cols / 32));
+        #[cfg(target_arch = "x86_64")]
+        {
+            let starts = row_starts(weights, first, &cols);
+            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the sixteen rows lie one after the
+            // other, and each has `cols` weights of this type from there on; the lengths of `x` are checked above.
+            unsafe {
+                match self.form {
+                    Form::Signed32 => avx512::multiply_rows::<M, false, false>(kind, &starts, self, x, sums),
+                    Form::Signed16 => avx512::multiply_rows::<M, true, false>(kind, &starts, self, x, sums),
+                    Form::WithMin32 => avx512::multiply_rows::<M, false, true>(kind, &starts, self, x, sums),
+                    Form::WithMin16 => avx512::multiply_rows::<M, true, true>(kind, &starts, self, x, sums),
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("no `Isa::Avx512` here")
     }
 
     /// Adds the products of the tile's rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (M, ROWS)`. `x` begin at the
@@ -226,6 +263,15 @@ impl Tile {
             }
         }
     }
+}
+
+/// Columns `cols` of rows `first..first + ROWS`, which must all be there.
+#[cfg(target_arch = "x86_64")]
+fn row_starts(weights: Weights<'_>, first: usize, cols: &Range<usize>) -> avx512::RowStarts {
+    assert!(first + ROWS <= weights.rows() && cols.end <= weights.cols());
+    let row = weights.row(first);
+    let start = &row[cols.start / weights.kind().block_len() * weights.kind().block_bytes()..];
+    avx512::RowStarts::new(start.as_ptr(), row.len())
 }
 
 /// Whether [`multiply_panel`] has kernels for this instruction set.

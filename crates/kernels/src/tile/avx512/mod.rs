@@ -4,7 +4,7 @@ mod fill;
 
 use std::arch::x86_64::*;
 
-pub use self::fill::{RowStarts, fill};
+pub use self::fill::{RowStarts, fill, multiply_rows};
 use super::{COLS, GROUPS, ROWS, Tile, Unpacked};
 use crate::{
     WeightType,
@@ -94,6 +94,51 @@ pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: boo
     for m in 0..M {
         // SAFETY: sixteen numbers; the store needs no alignment.
         unsafe { _mm512_storeu_ps(sums[m].as_mut_ptr(), acc[m]) };
+    }
+}
+
+/// Adds `dots`, sums of sixteen products each, under their scales and minimums, to `sums: (M, ROWS)`.
+///
+/// # Safety
+/// The processor must have these instructions; `x` must point to groups for the tile's columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+unsafe fn add_dots<const M: usize, const SIXTEENS: bool, const MINS: bool>(
+    dots: &[[__m512i; COLS / 16]; M],
+    tile: &Tile,
+    x: [*const QuantisedGroup; M],
+    sums: &mut [[f32; ROWS]; M],
+) {
+    let number = |from: &[f32; ROWS * GROUPS], i: usize| {
+        // SAFETY: sixteen numbers; the load needs no alignment.
+        unsafe { _mm512_loadu_ps(from[i * ROWS..(i + 1) * ROWS].as_ptr()) }
+    };
+    for m in 0..M {
+        // SAFETY: sixteen numbers; the load needs no alignment.
+        let mut sum = unsafe { _mm512_loadu_ps(sums[m].as_ptr()) };
+        for group in 0..tile.cols / 32 {
+            // SAFETY: the caller's promise.
+            let x = unsafe { &*x[m].add(group) };
+            let (a, b) = (_mm512_cvtepi32_ps(dots[m][2 * group]), _mm512_cvtepi32_ps(dots[m][2 * group + 1]));
+            let (a_scale, b_scale) = (_mm512_set1_ps(x.scales[0]), _mm512_set1_ps(x.scales[1]));
+            if SIXTEENS {
+                for (half, (dots, x_scale)) in [(a, a_scale), (b, b_scale)].into_iter().enumerate() {
+                    sum = _mm512_fmadd_ps(_mm512_mul_ps(dots, x_scale), number(&tile.scales, 2 * group + half), sum);
+                    if MINS {
+                        let x_sum = _mm512_set1_ps(x.sums_of_16[half]);
+                        sum = _mm512_fmadd_ps(number(&tile.mins, 2 * group + half), x_sum, sum);
+                    }
+                }
+            } else {
+                let both = _mm512_fmadd_ps(b, b_scale, _mm512_mul_ps(a, a_scale));
+                sum = _mm512_fmadd_ps(both, number(&tile.scales, group), sum);
+                if MINS {
+                    sum = _mm512_fmadd_ps(number(&tile.mins, group), _mm512_set1_ps(x.sum_of_32), sum);
+                }
+            }
+        }
+        // SAFETY: sixteen numbers; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(sums[m].as_mut_ptr(), sum) };
     }
 }
 
