@@ -259,7 +259,7 @@ pub struct BenchArgs {
     /// exact: activations in f32; fast: activations rounded to 8 bits
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
-    /// What keys and values are rounded to: half, a quarter or less of f32's memory [default: bf16; exact: f32]
+    /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv_cache_type: Option<CacheTypeArg>,
     /// Threads [default: every core]
@@ -379,7 +379,7 @@ pub struct EngineArgs {
     /// exact: activations in f32; fast: activations rounded to 8 bits
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
-    /// What keys and values are rounded to: half, a quarter or less of f32's memory [default: bf16; exact: f32]
+    /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv_cache_type: Option<CacheTypeArg>,
     /// Threads [default: every core]

@@ -169,14 +169,14 @@ fn score<const R: usize, const Q4: bool>(
         });
         if Q4 {
             for panel in 0..panels {
-                let first = panel * PANEL_STEPS;
-                let at = first * STEP / 2;
+                let step = panel * PANEL_STEPS;
+                let at = step * STEP / 2;
                 let (ahead, share) = match asked {
-                    Some((ahead, share)) => (ahead.wrapping_add(first * share), share),
+                    Some((ahead, share)) => (ahead.wrapping_add(step * share), share),
                     None => (ahead[at..].as_ptr(), 0),
                 };
-                let sums =
-                    multiply::<R, true, true>(codes, &[Panel { bytes: &keys[at..], first, ahead }], PANEL_STEPS, share);
+                let keys = Panel { bytes: &keys[at..], first: step, ahead };
+                let sums = multiply::<R, true, true>(codes, &[keys], PANEL_STEPS, share);
                 let (scale, minimum) = (scales_q4(scales, 2 * panel), scales_q4(scales, 2 * panel + 1));
                 for (r, scores) in scores.iter_mut().enumerate() {
                     let [high, low] = queries.sums[(first + r) * panels + panel];
