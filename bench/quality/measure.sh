@@ -5,7 +5,7 @@
 #
 # MODEL_FOLDER is what train.py wrote, OUT_FOLDER takes the GGUF files and table.txt. Each PACK is measured too. Set DOTS
 # to the program, LLAMA to a folder of llama.cpp's programs (llama-quantize and, for importance matrices, llama-imatrix),
-# PYTHON to a Python with numpy, gguf, torch and safetensors.
+# PYTHON to a Python with numpy, gguf, torch and safetensors, TOKENS to read less than the whole text.
 set -eu
 here=$(dirname "$0")
 model=$1 out=$2
@@ -19,7 +19,7 @@ table=$out/table.txt
 compare() { # name, model, flags
     name=$1 measured=$2
     shift 2
-    "$DOTS" compare "$model" "$measured" --text "$model/test.txt" --json "$@" | "$PYTHON" -c '
+    "$DOTS" compare "$model" "$measured" --text "$model/test.txt" ${TOKENS:+--tokens "$TOKENS"} --json "$@" | "$PYTHON" -c '
 import json, sys
 r = json.load(sys.stdin)
 m, k = r["model"], r["kl_divergence"]

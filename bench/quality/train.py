@@ -27,7 +27,7 @@ VOCAB, HIDDEN, HEADS, HEAD_DIM, LAYERS = 4096, 512, 8, 64, 4
 DENSE, EXPERT, EXPERTS, TOP_K, SHARED = 1376, 352, 16, 4, 1
 SCALE, EPS, THETA = 2.5, 1e-5, 1e7
 CONTEXT, ROWS = 256, 4
-PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 40, 2e-2
+PEAK_LR, WARMUP, BIAS_STEP = 1e-3, 40, 1e-2
 TEST_CHARACTERS = CALIBRATION_CHARACTERS = 300_000
 SPECIAL = ["<|endoftext|>", "<|system|>", "<|endofsystem|>", "<|userprompt|>", "<|endofuserprompt|>", "<|response|>",
            "<|endofresponse|>"]
@@ -142,6 +142,8 @@ class Dots1(nn.Module):
             if weight.dim() > 1:
                 last = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(weight, std=0.03 / (2 * LAYERS) ** 0.5 if last else 0.03)
+        # Large beside what the layers add at first: which token it is decides early which experts it takes.
+        nn.init.normal_(self.model.embed_tokens.weight)
         angles = torch.outer(torch.arange(CONTEXT), THETA ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM))[None, :, None]
         self.rope = angles.cos(), angles.sin()
 
