@@ -161,8 +161,7 @@ impl Panel<'_> {
                 decode_row(compute.isa(), weights, self.first + row, &mut unpacked, out);
             }
         }
-        // Inverted, so that NaN is found too.
-        match out.iter().find(|x| !(x.abs() < LARGEST)) {
+        match out.iter().find(|x| x.is_nan() || x.abs() > LARGEST) {
             None => Ok(()),
             Some(x) => Err(dots_model::Error::invalid(&*source.file, name, "finite weights", x.to_string()).into()),
         }

@@ -208,3 +208,26 @@ fn a_source_that_holds_no_numbers_is_named() {
     let error = error.unwrap_err().to_string();
     assert!(error.contains("model.safetensors: ") && error.ends_with("expected finite weights, found NaN"), "{error}");
 }
+
+#[test]
+fn a_model_of_24_thousand_tensors_opens_at_once() {
+    let config = dots_model::Config {
+        vocab_size: 64,
+        hidden_size: 32,
+        intermediate_size: 32,
+        moe_intermediate_size: 32,
+        num_attention_heads: 1,
+        num_key_value_heads: 1,
+        head_dim: 32,
+        ..dots_model::Config::dots_llm1()
+    };
+    let types = dots_model::checkpoint::Types::One(WeightType::BF16);
+    let source = dots_model::Checkpoint::random("many", config, types, 1).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    dots_pack::pack(&source, out.path(), &options("q4", &[]), &mut ()).unwrap();
+    let start = std::time::Instant::now();
+    let packed = open(out.path());
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{} tensors opened in {seconds:.3} s", packed.tensors().count());
+    assert!(packed.tensors().count() > 24_000 && seconds < 5.0, "{seconds}");
+}

@@ -95,8 +95,7 @@ impl Piece for Rows<'_> {
 
 fn encode(rows: &Rows<'_>, x: &[f32], out: &mut [u8]) -> Result<(), Error> {
     let largest = if rows.kind == WeightType::F16 || rows.kind == WeightType::Q8_0 { 65504.0 } else { f32::MAX };
-    // Inverted, so that NaN is found too.
-    if let Some(x) = x.iter().find(|x| !(x.abs() <= largest)) {
+    if let Some(x) = x.iter().find(|x| x.is_nan() || x.abs() > largest) {
         let expected = format!("weights that {} holds", rows.kind.name());
         return Err(dots_model::Error::invalid(&*rows.source.file, "tensor", expected, x.to_string()).into());
     }
