@@ -52,5 +52,5 @@ pub(super) fn raise_top(work: &mut Work, row: usize, scores: usize, valid: usize
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
     // SAFETY: a prefetch reads nothing that the program sees, and never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
 }
