@@ -5,7 +5,7 @@ use dots_kernels::{
     decode::{Unpacked, decode_row},
     float::f32_to_bf16,
     packed::{LAYOUT, ROWS, panel_bytes},
-    round::{RoundedPanel, round_panel},
+    round::{LARGEST, RoundedPanel, round_panel},
 };
 use dots_model::checkpoint::{
     Tensor,
@@ -17,9 +17,6 @@ use dots_model::checkpoint::{
 use serde_json::{Map, Value, json};
 
 use crate::{Error, stream::Piece};
-
-/// No weight of a model is near this; from here on scales overflow.
-const LARGEST: f32 = 1e37;
 
 /// A tensor to be packed.
 #[derive(Clone)]
