@@ -262,6 +262,12 @@ pub struct BenchArgs {
     /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv_cache_type: Option<CacheTypeArg>,
+    /// Read the weights into memory of their own instead of mapping their files
+    #[arg(long, conflicts_with = "random")]
+    pub no_mmap: bool,
+    /// Keep the system from taking the weights' memory back
+    #[arg(long)]
+    pub mlock: bool,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
@@ -382,6 +388,12 @@ pub struct EngineArgs {
     /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv_cache_type: Option<CacheTypeArg>,
+    /// Read the weights into memory of their own instead of mapping their files
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Keep the system from taking the weights' memory back
+    #[arg(long)]
+    pub mlock: bool,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use dots_engine::{Engine, EngineOptions};
 use dots_model::{
     Checkpoint,
@@ -70,8 +70,41 @@ pub fn template(checkpoint: &Checkpoint) -> anyhow::Result<ChatTemplate> {
     ChatTemplate::new(checkpoint).map_err(|error| anyhow!("{}: chat_template: {error}", checkpoint.path.display()))
 }
 
+/// Does with the weights what `--no-mmap` and `--mlock` ask for; `taken_bytes` is what else will be taken.
+pub fn settle(checkpoint: &mut Checkpoint, no_mmap: bool, mlock: bool, taken_bytes: u64) -> anyhow::Result<()> {
+    let weights_bytes: u64 = checkpoint.tensors().map(|(_, tensor)| tensor.data.len() as u64).sum();
+    if let (true, Some(memory)) = (no_mmap || mlock, memory::of_this_machine())
+        && weights_bytes.saturating_add(taken_bytes) > memory.available_bytes
+    {
+        bail!(
+            "{}: its weights take {} beside {} for cache and buffers, and {} are free; leave out --no-mmap and --mlock",
+            checkpoint.path.display(),
+            units::bytes(weights_bytes),
+            units::bytes(taken_bytes),
+            units::bytes(memory.available_bytes)
+        );
+    }
+    if no_mmap {
+        let mut bar = Download::default();
+        if io::stderr().is_terminal() {
+            bar.start("weights", weights_bytes, 0);
+        }
+        let shown = bar.bar.clone();
+        checkpoint.copy_into_memory(|bytes| {
+            if let Some(bar) = &shown {
+                bar.inc(bytes);
+            }
+        })?;
+        bar.finish();
+    }
+    if mlock {
+        checkpoint.lock_in_memory()?;
+    }
+    Ok(())
+}
+
 /// Plans the memory, says the plan on stderr, then takes it and starts the engine.
-pub fn start(checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow::Result<Running> {
+pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow::Result<Running> {
     let tokenizer = Arc::new(tokenizer(&checkpoint)?);
     let arithmetic = Arithmetic::from(args.arithmetic);
     let cache_type = args.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
@@ -96,7 +129,10 @@ pub fn start(checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> anyhow:
     let lengths = plan::choose(wish, memory, |tokens| options(tokens).plan(&checkpoint))?;
     let options = options(lengths.cache_tokens);
     // A closed stderr is no reason not to run.
-    let _ = plan::print(&mut io::stderr().lock(), options.plan(&checkpoint), &lengths, cache_type, memory);
+    let plan = options.plan(&checkpoint);
+    let weights = if args.no_mmap { "in memory of their own" } else { "mapped from their files" };
+    let _ = plan::print(&mut io::stderr().lock(), plan, weights, &lengths, cache_type, memory);
+    settle(&mut checkpoint, args.no_mmap, args.mlock, plan.cache_bytes.saturating_add(plan.buffers_bytes))?;
 
     let executor = CpuExecutor::new(&checkpoint, &options)?;
     let engine = Engine::start(

@@ -136,10 +136,11 @@ pub fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
     }
 }
 
-/// Says what is about to be taken.
+/// Says what is about to be taken; `weights` says where they lie.
 pub fn print(
     out: &mut dyn Write,
     plan: Plan,
+    weights: &str,
     lengths: &Lengths,
     cache_type: CacheType,
     memory: Option<Memory>,
@@ -147,7 +148,7 @@ pub fn print(
     let context = lengths.max_model_len;
     writeln!(out, "memory for a context of {context} tokens:")?;
     let mut line = |what: &str, bytes: u64, of: &str| writeln!(out, "  {what:<8} {:>10}  {of}", units::bytes(bytes));
-    line("weights", plan.weights_bytes, "mapped from their files")?;
+    line("weights", plan.weights_bytes, weights)?;
     line("cache", plan.cache_bytes, &format!("{} tokens in {}", lengths.cache_tokens, cache_type.name()))?;
     line("buffers", plan.buffers_bytes, &format!("steps of up to {} tokens", plan.max_batch_tokens))?;
     match memory {
@@ -241,7 +242,7 @@ mod tests {
     fn weights_beyond_the_memory_are_no_error_but_said() {
         let lengths = choose(Wish { max_model_len: Some(1), ..NOTHING_ASKED }, memory(2000), plan).unwrap();
         let mut out = Vec::new();
-        print(&mut out, plan(1), &lengths, CacheType::Bf16, memory(2000)).unwrap();
+        print(&mut out, plan(1), "mapped from their files", &lengths, CacheType::Bf16, memory(2000)).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("read from disk"));
     }
 }

@@ -308,7 +308,9 @@ fn multiply_tiles(
         let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
         let few = match chunk.len() {
             1 => tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [row(0)], first_sums::<1>(sums)),
-            2 => tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums)),
+            2 => {
+                tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums))
+            }
             _ => false,
         };
         if few {

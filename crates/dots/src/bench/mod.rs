@@ -122,7 +122,9 @@ impl Model {
 fn models(args: &BenchArgs) -> anyhow::Result<Vec<Model>> {
     let Some(shape) = args.random else {
         let model = args.model.as_deref().ok_or(NoModel)?;
-        return Ok(vec![Model::File(Box::new(load::open(Some(model))?))]);
+        let mut checkpoint = load::open(Some(model))?;
+        load::settle(&mut checkpoint, args.no_mmap, args.mlock, 0)?;
+        return Ok(vec![Model::File(Box::new(checkpoint))]);
     };
     let random = |shape: Shape| Model::Random { shape, config: Box::new(shape.config()), types: args.types };
     let Some(layers) = args.extrapolate else { return Ok(vec![random(shape)]) };

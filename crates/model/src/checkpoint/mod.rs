@@ -13,6 +13,7 @@ mod hf;
 mod json;
 mod names;
 mod random;
+mod residence;
 mod tensor;
 mod types;
 

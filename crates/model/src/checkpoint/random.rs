@@ -93,15 +93,16 @@ fn fill(plan: &[Planned], seed: u64) -> Result<Bytes, Error> {
     let bytes: usize = plan.iter().map(|tensor| tensor.bytes.next_multiple_of(ALIGN)).sum();
     // Asking first turns an abort into an error.
     Vec::<u8>::new()
-        .try_reserve_exact(bytes)
+        .try_reserve_exact(bytes + ALIGN)
         .map_err(|_| Error::Memory(format!("random weights of {bytes} bytes do not fit in memory")))?;
-    let mut all = vec![0u8; bytes];
+    let mut all = vec![0u8; bytes + ALIGN];
+    let first = all.as_ptr().align_offset(ALIGN).min(ALIGN);
     let mut pools = HashMap::new();
     for tensor in plan {
         let kind = Kind::of(tensor);
         pools.entry(kind).or_insert_with(|| kind.pool(&mut Random(seed)));
     }
-    let mut rest = all.as_mut_slice();
+    let mut rest = &mut all[first..];
     let mut parts: Vec<(&Planned, &mut [u8])> = Vec::with_capacity(plan.len());
     for tensor in plan {
         let (part, tail) = rest.split_at_mut(tensor.bytes.next_multiple_of(ALIGN));
@@ -113,7 +114,7 @@ fn fill(plan: &[Planned], seed: u64) -> Result<Bytes, Error> {
         let kind = Kind::of(tensor);
         copy_pieces(&pools[&kind], kind.unit_bytes(tensor.kind), &mut random, out);
     });
-    Ok(Bytes::from(all))
+    Ok(Bytes::from(all).slice(first..first + bytes))
 }
 
 /// What the numbers of a tensor are like.
@@ -223,8 +224,13 @@ fn packed_pool(kind: WeightType, cols: usize, deviation: f32, random: &mut Rando
     let mut pool = vec![0; (POOL_BYTES / panel_bytes).max(4) * panel_bytes];
     for panel in pool.chunks_mut(panel_bytes) {
         let codes: Vec<u8> = (0..packed::ROWS * cols).map(|_| random.next() as u8 & code_mask).collect();
-        let scales: Vec<i8> =
-            (0..packed::ROWS * cols / packed::GROUP).map(|_| 75 + (random.next() % 50) as i8).collect();
+        let scales: Vec<i8> = (0..packed::ROWS * cols / packed::GROUP)
+            .map(|_| {
+                // Of either sign, since levels do not lie evenly around zero.
+                let scale = 75 + (random.next() % 50) as i8;
+                if random.next() % 2 == 0 { scale } else { -scale }
+            })
+            .collect();
         packed::write_panel(kind, cols, &codes, &scales, &[deviation / unit / 100.0; packed::ROWS], panel);
     }
     pool

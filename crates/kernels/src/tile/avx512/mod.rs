@@ -247,7 +247,7 @@ fn count(bits: usize) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn four_bits(plane: __m512i, v: usize) -> __m512i {
-    let shifted = if v % 2 == 0 { plane } else { _mm512_srli_epi16::<4>(plane) };
+    let shifted = if v.is_multiple_of(2) { plane } else { _mm512_srli_epi16::<4>(plane) };
     _mm512_and_si512(shifted, _mm512_set1_epi8(15))
 }
 
