@@ -228,7 +228,7 @@ fn packed_pool(kind: WeightType, cols: usize, deviation: f32, random: &mut Rando
             .map(|_| {
                 // Of either sign, since levels do not lie evenly around zero.
                 let scale = 75 + (random.next() % 50) as i8;
-                if random.next() % 2 == 0 { scale } else { -scale }
+                if random.next().is_multiple_of(2) { scale } else { -scale }
             })
             .collect();
         packed::write_panel(kind, cols, &codes, &scales, &[deviation / unit / 100.0; packed::ROWS], panel);

@@ -95,14 +95,18 @@ mod tests {
     fn a_copy_in_memory_holds_the_same_weights_at_aligned_places() {
         let (mapped, mut copied) = (golden(), golden());
         let bytes = AtomicU64::new(0);
-        copied.copy_into_memory(|done| drop(bytes.fetch_add(done, Relaxed))).unwrap();
+        copied
+            .copy_into_memory(|done| {
+                bytes.fetch_add(done, Relaxed);
+            })
+            .unwrap();
         for (name, tensor) in mapped.tensors() {
             let copy = copied.tensor(name).unwrap();
             assert_eq!(copy.data, tensor.data, "{name}");
             assert_ne!(copy.data.as_ptr(), tensor.data.as_ptr());
             assert!(copy.data.as_ptr().addr().is_multiple_of(ALIGN));
         }
-        assert_eq!(bytes.into_inner(), mapped.tensors().map(|(_, tensor)| tensor.data.len() as u64).sum());
+        assert_eq!(bytes.into_inner(), mapped.tensors().map(|(_, tensor)| tensor.data.len() as u64).sum::<u64>());
     }
 
     #[test]

@@ -144,11 +144,11 @@ fn described(path: &Path, name: String, value: &Value) -> Result<(String, (Weigh
     Ok((name, described))
 }
 
-/// Eight hexadecimal digits.
+/// Eight hexadecimal digits, small letters only: else a flipped bit could make one of another case and go unseen.
 fn digits(path: &Path, metadata: &Map<String, Value>, key: &str) -> Result<u32, Error> {
     let value = metadata.get(key);
     let text = value.and_then(Value::as_str).filter(|text| text.len() == 8);
-    text.and_then(|text| u32::from_str_radix(text, 16).ok())
+    text.and_then(|text| u32::from_str_radix(text, 16).ok().filter(|number| format!("{number:08x}") == text))
         .ok_or_else(|| wrong(path, key, "eight hexadecimal digits", value))
 }
 
