@@ -1,6 +1,6 @@
 //! How fast products are, by weight type and rows of activations: `cargo run --release -p dots-kernels --example products`.
-//! Arguments: types, or none for the usual ones. Each line says GOP/s, and GB/s of weights, of a matrix in the cache (512 rows)
-//! and of one in memory.
+//! Arguments: types, or none for the usual ones; `TOKENS=1,24` names the rows. Each line says GOP/s, and GB/s of weights, of a matrix
+//! in the cache (128 rows) and of one in memory.
 
 use std::time::Instant;
 
@@ -17,14 +17,16 @@ fn main() {
     if let Some(machine) = Machine::measure(cores, 1 << 28) {
         println!("{machine:?}");
     }
+    let widths: Vec<usize> = match std::env::var("TOKENS") {
+        Ok(text) => text.split(',').filter_map(|number| number.parse().ok()).collect(),
+        Err(_) => vec![1, 2, 4, 8, 24, 128],
+    };
     let compute = Compute::new(cores, 4096);
     for kind in kinds {
         for (rows, cols) in [(128, 4096), (65_536, 4096)] {
             let bytes = random(kind, rows, cols);
             let weights = Weights::new(kind, rows, cols, &bytes, &[]).expect("whole blocks");
-            for tokens in std::env::var("TOKENS")
-                .map_or(vec![1, 2, 4, 8, 24, 128], |t| t.split(",").map(|t| t.parse().unwrap()).collect())
-            {
+            for &tokens in &widths {
                 if rows > 512 && tokens > 24 {
                     continue;
                 }

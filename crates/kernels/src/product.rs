@@ -306,10 +306,11 @@ fn multiply_tiles(
     for start in (0..weights.cols()).step_by(tile::COLS) {
         let cols = start..(start + tile::COLS).min(weights.cols());
         let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
-        let few = match chunk.len() {
-            1 => tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [row(0)], first_sums::<1>(sums)),
-            2 => {
-                tiles[0].multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums))
+        let tile = &mut tiles[0];
+        let few = match (panels, chunk.len()) {
+            (1, 1) => tile.multiply_rows(isa, weights, range.start, cols.clone(), [row(0)], first_sums::<1>(sums)),
+            (1, 2) => {
+                tile.multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums))
             }
             _ => false,
         };

@@ -169,6 +169,25 @@ fn every_type_on_every_instruction_set_gives_the_sum_over_decoded_weights() {
     }
 }
 
+/// More rows of activations than sums are held for at once, the last of them alone in its chunk.
+#[test]
+fn many_rows_have_the_bits_that_each_has_alone() {
+    let mut noise = Noise(5);
+    let (tokens, rows, cols) = (257, 70, 288);
+    let x = numbers(tokens * cols, &mut noise);
+    for kind in [WeightType::Q8_0, WeightType::Q4_D] {
+        let matrix = Matrix::random(kind, rows, cols, &mut noise);
+        for isa in Isa::available() {
+            let compute = Compute::with_isa(isa, 2, cols);
+            let together = product(&compute, &matrix, &x, Rows::From(0, tokens), tokens, true);
+            for token in [0, 1, 254, 255, 256] {
+                let alone = product(&compute, &matrix, &x[token * cols..(token + 1) * cols], Rows::From(0, 1), 1, true);
+                assert_eq!(together[token * rows..(token + 1) * rows], alone, "{isa:?} {kind:?} {token}");
+            }
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_decode_to_the_same_bits() {
     let mut noise = Noise(2);
