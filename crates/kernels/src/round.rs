@@ -413,25 +413,4 @@ mod tests {
             assert!(error < 1e-3, "{kind:?}: {error}");
         }
     }
-
-    /// `cargo test --release -p dots-kernels rate -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures"]
-    fn rate() {
-        let x = normal(ROWS * 4096);
-        let mut rounded = RoundedPanel::default();
-        for kind in KINDS {
-            for isa in Isa::available() {
-                let mut bytes = vec![0; panel_bytes(kind, 4096).unwrap()];
-                let start = std::time::Instant::now();
-                let rounds = 50;
-                for _ in 0..rounds {
-                    round_panel(isa, kind, &x, &[], &mut rounded);
-                    rounded.write(kind, &mut bytes);
-                }
-                let rate = (rounds * x.len()) as f64 / start.elapsed().as_secs_f64() / 1e6;
-                println!("{:5} {:14} {rate:.0} M weights/s", kind.name(), isa.name());
-            }
-        }
-    }
 }

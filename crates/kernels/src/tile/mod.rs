@@ -249,20 +249,6 @@ impl Tile {
             _ => each_form!(portable),
         }
     }
-
-    /// Writes what the tile stands for, without row scales, to `out: (ROWS, stride)`, from column `at` on.
-    pub fn decode(&self, out: &mut [f32], stride: usize, at: usize) {
-        let group_len = self.form.group_len();
-        let offset = if matches!(self.form, Form::Signed16 | Form::Signed32) { 128.0 } else { 0.0 };
-        for (row, out) in out.chunks_mut(stride).enumerate() {
-            for (i, out) in out[at..at + self.cols].iter_mut().enumerate() {
-                let group = i / group_len * ROWS + row;
-                let code = f32::from(self.codes[i / 4 * 4 * ROWS + 4 * row + i % 4]);
-                let min = if offset == 0.0 { self.mins[group] } else { 0.0 };
-                *out = self.scales[group] * (code - offset) + min;
-            }
-        }
-    }
 }
 
 /// Columns `cols` of rows `first..first + ROWS`, which must all be there.
