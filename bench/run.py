@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -264,6 +265,7 @@ def main():
     p.add_argument("--dots", type=pathlib.Path, default=HERE.parent / "target/release/dots")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--only", type=re.compile, default="", help="regular expression: leave out contestants that it is not found in")
     p.add_argument("--prefix", type=shlex.split, default=[], help='put before every measured command, such as "taskset -c 0,1"')
     p.add_argument("--out", type=pathlib.Path, default=HERE / "RESULTS.md")
     a = p.parse_args()
@@ -280,6 +282,7 @@ def main():
         for kind in a.kv_cache_type:
             contestants.append(dots(a.dots, pack, "dots, packed", f"{pack.name}, {kind} cache", a.threads,
                                     ["--kv-cache-type", kind]))
+    contestants = [c for c in contestants if re.search(a.only, f"{c.column}, {c.variant}")]
     for number in range(a.rounds):
         print(f"round {number + 1} of {a.rounds}", file=sys.stderr, flush=True)
         for contestant in contestants:
