@@ -5,12 +5,13 @@ use std::{
     io::{self, BufRead, IsTerminal, StdinLock, Write},
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
     task::Poll,
     time::Instant,
 };
 
 use anyhow::{anyhow, bail};
-use dots_engine::{Finish, FinishReason, Request, SubmitError};
+use dots_engine::{Breakers, Finish, FinishReason, Request, SubmitError};
 use dots_model::template::ChatTemplate;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use tokio::runtime::Runtime;
@@ -27,11 +28,13 @@ pub fn run(args: ChatArgs) -> anyhow::Result<()> {
     let checkpoint = load::open(args.model.as_deref())?;
     let template = load::template(&checkpoint)?;
     let running = load::start(checkpoint, &args.engine, Users::One)?;
+    let breakers = args.sampling.breakers(&running.tokenizer);
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut chat = Chat {
         running,
         template,
         sampling: args.sampling,
+        breakers,
         transcript: Transcript::new(args.system),
         runtime: load::runtime()?,
         interactive,
@@ -54,6 +57,7 @@ struct Chat {
     running: Running,
     template: ChatTemplate,
     sampling: SamplingArgs,
+    breakers: Arc<Breakers>,
     transcript: Transcript,
     runtime: Runtime,
     interactive: bool,
@@ -168,9 +172,11 @@ impl Chat {
                 self.more_room()
             );
         }
+        let mut sampling = self.sampling.over(&running.checkpoint.generation);
+        sampling.dry.breakers = Arc::clone(&self.breakers);
         let request = Request {
             prompt,
-            sampling: self.sampling.over(&running.checkpoint.generation),
+            sampling,
             // What is left of the context is less than what was asked for: an answer that is cut says so.
             max_tokens: self.sampling.max_tokens.map(|most| most.min(room)),
             stop: self.sampling.stop.clone(),

@@ -3,17 +3,19 @@
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
 };
-use dots_engine::SamplingParams;
+use dots_engine::{Breakers, DEFAULT_BREAKERS, Dry, SamplingParams};
 use dots_kernels::{WeightType, pool::MAX_THREADS};
 use dots_model::{
     checkpoint::{GenerationDefaults, Types},
     executor::{Arithmetic, CacheType},
+    tokenizer::Tokenizer,
 };
 use dots_pack::{Recipe, gguf::Held};
 
@@ -460,6 +462,30 @@ pub struct SamplingArgs {
     /// Drop tokens less probable than this share of the likeliest
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
     pub min_p: Option<f32>,
+    /// Keep the tokens nearest to the expected surprise up to this probability together
+    #[arg(long, visible_alias = "typical", value_name = "P", allow_negative_numbers = true, value_parser = share)]
+    pub typical_p: Option<f32>,
+    /// How often the likeliest tokens are excluded, all but the last of them
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
+    pub xtc_probability: Option<f32>,
+    /// From which probability on a token counts among them [default: 0.1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
+    pub xtc_threshold: Option<f32>,
+    /// Makes going on with a repetition less likely: this times BASE to the power of what it is longer than allowed
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<0, 100>)]
+    pub dry_multiplier: Option<f32>,
+    /// [default: 1.75]
+    #[arg(long, value_name = "BASE", allow_negative_numbers = true, value_parser = number::<1, 100>)]
+    pub dry_base: Option<f32>,
+    /// Longest repetition that may be gone on with for nothing, in tokens [default: 2]
+    #[arg(long, value_name = "TOKENS")]
+    pub dry_allowed_length: Option<usize>,
+    /// How far back repetitions are looked for, in tokens [default: 64]
+    #[arg(long, value_name = "TOKENS")]
+    pub dry_penalty_last_n: Option<usize>,
+    /// A text that no repetition reaches across; may be given several times [default: newline, colon, quote and star]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub dry_sequence_breaker: Vec<String>,
     /// Above 1 makes tokens that were there before less likely
     #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = positive)]
     pub repetition_penalty: Option<f32>,
@@ -494,6 +520,9 @@ impl SamplingArgs {
             top_p: self.top_p.or(defaults.top_p).unwrap_or(none.top_p),
             top_k: self.top_k.or(defaults.top_k).unwrap_or(none.top_k),
             min_p: self.min_p.or(defaults.min_p).unwrap_or(none.min_p),
+            typical_p: self.typical_p.unwrap_or(none.typical_p),
+            xtc_probability: self.xtc_probability.unwrap_or(none.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(none.xtc_threshold),
             repetition_penalty: self
                 .repetition_penalty
                 .or(defaults.repetition_penalty)
@@ -501,8 +530,25 @@ impl SamplingArgs {
             presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
             seed: self.seed,
-            logit_bias: none.logit_bias,
+            dry: Dry {
+                multiplier: self.dry_multiplier.unwrap_or(none.dry.multiplier),
+                base: self.dry_base.unwrap_or(none.dry.base),
+                allowed_length: self.dry_allowed_length.unwrap_or(none.dry.allowed_length),
+                penalty_last_n: self.dry_penalty_last_n.unwrap_or(none.dry.penalty_last_n),
+                breakers: none.dry.breakers,
+            },
+            ..none
         }
+    }
+
+    /// What no repetition reaches across.
+    pub fn breakers(&self, tokenizer: &Tokenizer) -> Arc<Breakers> {
+        if self.dry_multiplier.is_none_or(|multiplier| multiplier == 0.0) {
+            return Arc::default();
+        }
+        let texts = self.dry_sequence_breaker.iter().map(String::as_str);
+        let defaults = DEFAULT_BREAKERS.into_iter().filter(|_| self.dry_sequence_breaker.is_empty());
+        Arc::new(Breakers::of_texts(texts.chain(defaults), tokenizer))
     }
 }
 
@@ -644,6 +690,13 @@ mod tests {
             ["--temperature", "-1"],
             ["--top-p", "0"],
             ["--min-p", "1.5"],
+            ["--typical-p", "0"],
+            ["--xtc-probability", "-0.1"],
+            ["--xtc-threshold", "1.1"],
+            ["--dry-multiplier", "NaN"],
+            ["--dry-base", "0.5"],
+            ["--dry-allowed-length", "-1"],
+            ["--dry-sequence-breaker", ""],
             ["--repetition-penalty", "0"],
             ["--presence-penalty", "3"],
             ["--max-tokens", "0"],

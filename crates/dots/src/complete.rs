@@ -28,9 +28,11 @@ pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
     let running = load::start(checkpoint, &args.engine, Users::One)?;
     let prompt = running.tokenizer.encode(&text, Specials::Parse);
     let prompt_tokens = prompt.len();
+    let mut sampling = args.sampling.over(&running.checkpoint.generation);
+    sampling.dry.breakers = args.sampling.breakers(&running.tokenizer);
     let request = Request {
         prompt,
-        sampling: args.sampling.over(&running.checkpoint.generation),
+        sampling,
         max_tokens: args.sampling.max_tokens,
         stop: args.sampling.stop,
         ignore_eos: args.ignore_eos,

@@ -18,6 +18,7 @@ use dots_model::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
+    penalties::HistoryPenalties,
     request::{Event, Limits, Request, SubmitError},
     sequence::Sequence,
     stepper::Stepper,
@@ -134,12 +135,14 @@ pub(crate) fn prepare(
     let max_tokens = request.checked_max_tokens(limits)?;
     let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
     let mut stop_token_ids = std::mem::take(&mut request.stop_token_ids);
+    let end_ids = [stop_token_ids.as_slice(), &options.eos_token_ids].concat();
+    let penalties = HistoryPenalties::new(&request, end_ids);
     if !request.ignore_eos {
         stop_token_ids.extend(&options.eos_token_ids);
     }
-    let answer = AnswerText::new(text, std::mem::take(&mut request.stop));
+    let answer = AnswerText::new(text, &mut request);
     let (sender, receiver) = unbounded_channel();
-    let sequence = Sequence::new(request, max_tokens, seed, stop_token_ids, answer, sender);
+    let sequence = Sequence::new(request, max_tokens, seed, stop_token_ids, penalties, answer, sender);
     Ok((sequence, Events { receiver, has_ended: false }))
 }
 

@@ -7,7 +7,10 @@
 //! text became certain, and tells the [`Events`] that the caller holds.
 
 mod blocks;
+mod breakers;
+mod dry;
 pub mod engine;
+mod penalties;
 pub mod request;
 mod scheduler;
 mod sequence;
@@ -18,5 +21,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use breakers::{Breakers, DEFAULT_BREAKERS};
+pub use dry::Dry;
 pub use engine::{Engine, EngineOptions, Events, Stats};
 pub use request::{Event, Finish, FinishReason, Request, SamplingParams, SubmitError, TokenEvent, TokenLogprobs};

@@ -1,12 +1,20 @@
 //! What is asked of the engine and what it answers.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
+
+use crate::dry::Dry;
 
 /// Most stop texts of one request.
 pub const MAX_STOPS: usize = 16;
 
 /// Most bytes of one stop text. Each choice of a request keeps them all, with a table of nine times their size.
 pub const MAX_STOP_BYTES: usize = 1024;
+
+/// Most token sequences that a request may forbid. A word has up to two, with a space before it and without.
+pub const MAX_BAD_WORDS: usize = 1024;
+
+/// Most tokens of one of them.
+pub const MAX_BAD_WORD_TOKENS: usize = 256;
 
 /// Most alternatives of a token whose log-probabilities a request may ask for.
 pub const MAX_LOGPROBS: usize = 20;
@@ -27,6 +35,12 @@ pub struct Request {
     pub stop_token_ids: Vec<u32>,
     /// Go on past the model's own end-of-turn ids.
     pub ignore_eos: bool,
+    /// No id and no text ends the answer before this many tokens; at most `max_tokens`.
+    pub min_tokens: usize,
+    /// The stop text or id that ended the answer belongs to it.
+    pub include_stop: bool,
+    /// Special tokens have their text in the answer.
+    pub show_special_tokens: bool,
     /// With `Some(n)`: each token's log-probability and the `n` best, at most [`MAX_LOGPROBS`].
     pub logprobs: Option<usize>,
 }
@@ -42,6 +56,12 @@ pub struct SamplingParams {
     pub top_k: usize,
     /// Smallest share of the best candidate's probability, in [0, 1].
     pub min_p: f32,
+    /// Mass of the tokens nearest to the expected surprise, in (0, 1]; 1 keeps all.
+    pub typical_p: f32,
+    /// How often XTC excludes the best tokens, in [0, 1]; 0 is off.
+    pub xtc_probability: f32,
+    /// Probability, in [0, 1], from which on XTC excludes all but the last; above 0.5 it never does.
+    pub xtc_threshold: f32,
     /// Greater than 0; 1 is off.
     pub repetition_penalty: f32,
     /// In [-2, 2].
@@ -52,6 +72,11 @@ pub struct SamplingParams {
     pub seed: Option<u64>,
     /// Added to single logits: in [-100, 100], or negative infinity, which forbids the token.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Sequences of tokens that the answer must not hold: at most [`MAX_BAD_WORDS`], none empty and none longer than
+    /// [`MAX_BAD_WORD_TOKENS`].
+    pub bad_words: Arc<[Vec<u32>]>,
+    /// What going on with a repetition costs.
+    pub dry: Dry,
 }
 
 impl Default for SamplingParams {
@@ -61,11 +86,16 @@ impl Default for SamplingParams {
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
+            typical_p: 1.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: None,
             logit_bias: Vec::new(),
+            bad_words: Arc::default(),
+            dry: Dry::default(),
         }
     }
 }
@@ -76,10 +106,15 @@ impl SamplingParams {
     }
 
     fn check(&self, limits: &Limits) -> Result<(), SubmitError> {
-        let Self { temperature, top_p, min_p, .. } = *self;
+        let Self { temperature, top_p, min_p, typical_p, .. } = *self;
         require(temperature >= 0.0 && temperature.is_finite(), "temperature", "a finite number from 0", temperature)?;
         require(top_p > 0.0 && top_p <= 1.0, "top_p", "a number in (0, 1]", top_p)?;
-        require((0.0..=1.0).contains(&min_p), "min_p", "a number in [0, 1]", min_p)?;
+        require(typical_p > 0.0 && typical_p <= 1.0, "typical_p", "a number in (0, 1]", typical_p)?;
+        for (field, share) in
+            [("min_p", min_p), ("xtc_probability", self.xtc_probability), ("xtc_threshold", self.xtc_threshold)]
+        {
+            require((0.0..=1.0).contains(&share), field, "a number in [0, 1]", share)?;
+        }
         let repetition = self.repetition_penalty;
         let is_factor = repetition > 0.0 && repetition.is_finite();
         require(is_factor, "repetition_penalty", "a finite number greater than 0", repetition)?;
@@ -93,7 +128,21 @@ impl SamplingParams {
             let is_bias = (-100.0..=100.0).contains(&bias) || bias == f32::NEG_INFINITY;
             require(is_bias, "logit_bias", "numbers in [-100, 100]", bias)?;
         }
-        Ok(())
+        self.check_bad_words(limits)?;
+        let Dry { multiplier, base, .. } = self.dry;
+        let is_charge = multiplier >= 0.0 && multiplier.is_finite();
+        require(is_charge, "dry_multiplier", "a finite number from 0", multiplier)?;
+        require(base >= 1.0 && base.is_finite(), "dry_base", "a finite number from 1", base)
+    }
+
+    fn check_bad_words(&self, limits: &Limits) -> Result<(), SubmitError> {
+        let words = self.bad_words.len();
+        require(words <= MAX_BAD_WORDS, "bad_words", &format!("at most {MAX_BAD_WORDS} sequences of tokens"), words)?;
+        require(!self.bad_words.iter().any(Vec::is_empty), "bad_words", "words of at least one token", "none")?;
+        let longest = self.bad_words.iter().map(Vec::len).max().unwrap_or(0);
+        let expected = format!("words of at most {MAX_BAD_WORD_TOKENS} tokens");
+        require(longest <= MAX_BAD_WORD_TOKENS, "bad_words", &expected, longest)?;
+        self.bad_words.iter().flatten().try_for_each(|&id| limits.check_id("bad_words", id))
     }
 }
 
@@ -127,6 +176,8 @@ impl Request {
         if requested > context {
             return Err(SubmitError::TooLong { context, requested, prompt, completion });
         }
+        let min_tokens = self.min_tokens;
+        require(min_tokens <= completion, "min_tokens", &format!("at most max_tokens, {completion}"), min_tokens)?;
         self.prompt.iter().try_for_each(|&id| limits.check_id("prompt", id))?;
         self.sampling.check(limits)?;
         let stops = self.stop.len();

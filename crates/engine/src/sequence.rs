@@ -5,6 +5,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     blocks::blocks_for,
+    penalties::HistoryPenalties,
     request::{Event, Finish, FinishReason, Request, SamplingParams, TokenEvent, TokenLogprobs},
     text::AnswerText,
 };
@@ -21,6 +22,9 @@ pub(crate) struct Sequence {
     seed: u64,
     /// Tokens so far by id, with how often each was generated; kept only where a penalty asks for it.
     seen: Vec<(u32, u32)>,
+    penalties: HistoryPenalties,
+    /// What they say of the next token.
+    history_bias: Vec<(u32, f32)>,
     logprobs: Option<usize>,
     stop_token_ids: Vec<u32>,
     answer: AnswerText,
@@ -35,9 +39,12 @@ impl Sequence {
         max_tokens: usize,
         seed: u64,
         stop_token_ids: Vec<u32>,
+        mut penalties: HistoryPenalties,
         answer: AnswerText,
         events: UnboundedSender<Event>,
     ) -> Self {
+        let mut history_bias = Vec::new();
+        penalties.bias(&request.prompt, &mut history_bias);
         let mut seen = Vec::new();
         if request.sampling.penalises_seen_tokens() {
             seen.extend(request.prompt.iter().map(|&id| (id, 0)));
@@ -53,6 +60,8 @@ impl Sequence {
             sampling: request.sampling,
             seed,
             seen,
+            penalties,
+            history_bias,
             logprobs: request.logprobs,
             stop_token_ids,
             answer,
@@ -86,6 +95,9 @@ impl Sequence {
             top_p: self.sampling.top_p,
             top_k: self.sampling.top_k,
             min_p: self.sampling.min_p,
+            typical_p: self.sampling.typical_p,
+            xtc_probability: self.sampling.xtc_probability,
+            xtc_threshold: self.sampling.xtc_threshold,
             seed: self.seed,
             position: self.tokens.len() as u64,
             repetition_penalty: self.sampling.repetition_penalty,
@@ -93,6 +105,7 @@ impl Sequence {
             frequency_penalty: self.sampling.frequency_penalty,
             seen: &self.seen,
             logit_bias: &self.sampling.logit_bias,
+            history_bias: &self.history_bias,
             mask: None,
         };
         let (row, sample) = (chunk - 1, Some(sampling));
@@ -115,6 +128,7 @@ impl Sequence {
     pub fn accept(&mut self, output: &Output) {
         let Some(id) = output.token else { return self.fail("the executor sampled no token") };
         self.tokens.push(id);
+        self.penalties.bias(&self.tokens, &mut self.history_bias);
         if self.sampling.penalises_seen_tokens() {
             match self.seen.binary_search_by_key(&id, |&(seen, _)| seen) {
                 Ok(index) => self.seen[index].1 += 1,
@@ -123,7 +137,7 @@ impl Sequence {
         }
 
         let ends_turn = self.stop_token_ids.contains(&id);
-        let (text, has_stop_text) = if ends_turn { Default::default() } else { self.answer.push(id) };
+        let (text, has_stop_text) = if ends_turn { self.answer.push_end(id) } else { self.answer.push(id) };
         let logprobs = output
             .logprobs
             .as_ref()

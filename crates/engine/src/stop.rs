@@ -4,23 +4,29 @@
 #[derive(Debug)]
 pub(crate) struct StopTexts {
     matchers: Vec<Matcher>,
+    /// Whether the stop text belongs to the answer that it ends.
+    is_included: bool,
     held: String,
 }
 
 impl StopTexts {
-    pub fn new(stops: Vec<String>) -> Self {
-        Self { matchers: stops.into_iter().map(Matcher::new).collect(), held: String::new() }
+    pub fn new(stops: Vec<String>, is_included: bool) -> Self {
+        Self { matchers: stops.into_iter().map(Matcher::new).collect(), is_included, held: String::new() }
     }
 
     /// The text that is certain to belong to the answer, and whether a stop text ended it. The stop text that is complete
-    /// first counts, and of those complete at once the longest, so that nothing depends on how the text was cut.
-    pub fn push(&mut self, text: &str) -> (String, bool) {
+    /// first counts, and of those complete at once the longest, so that nothing depends on how the text was cut. Where the
+    /// answer `may_end` not yet, what is complete is passed over; what is begun may still be completed by a later text.
+    pub fn push(&mut self, text: &str, may_end: bool) -> (String, bool) {
         let held_before = self.held.len();
         self.held.push_str(text);
         for (index, &byte) in text.as_bytes().iter().enumerate() {
             let completed = self.matchers.iter_mut().filter_map(|matcher| matcher.completed_by(byte)).max();
-            if let Some(stop_bytes) = completed {
-                self.held.truncate(held_before + index + 1 - stop_bytes);
+            if let Some(stop_bytes) = completed
+                && may_end
+            {
+                let left_out = if self.is_included { 0 } else { stop_bytes };
+                self.held.truncate(held_before + index + 1 - left_out);
                 return (self.flush(), true);
             }
         }
@@ -66,10 +72,14 @@ impl Matcher {
         }
     }
 
-    /// The stop text's bytes, where `byte` is the last of them.
+    /// The stop text's bytes, where `byte` is the last of them. The search goes on behind it.
     fn completed_by(&mut self, byte: u8) -> Option<usize> {
         self.advance(byte);
-        (self.matched == self.stop.len()).then_some(self.matched)
+        let is_complete = self.matched == self.stop.len();
+        if is_complete {
+            self.matched = self.fallback[self.matched - 1];
+        }
+        is_complete.then_some(self.stop.len())
     }
 }
 
@@ -80,10 +90,10 @@ mod tests {
     use super::*;
 
     fn stream<'a>(stops: &[&str], pieces: impl IntoIterator<Item = &'a str>) -> (Vec<String>, bool) {
-        let mut texts = StopTexts::new(stops.iter().map(|stop| stop.to_string()).collect());
+        let mut texts = StopTexts::new(stops.iter().map(|stop| stop.to_string()).collect(), false);
         let mut certain = Vec::new();
         for piece in pieces {
-            let (text, is_stopped) = texts.push(piece);
+            let (text, is_stopped) = texts.push(piece, true);
             certain.push(text);
             if is_stopped {
                 return (certain, true);
@@ -113,6 +123,25 @@ mod tests {
     fn the_first_complete_stop_counts_and_the_longest_of_those() {
         assert_eq!(stream(&["abc", "b"], ["xabc"]).0.concat(), "xa");
         assert_eq!(stream(&["b", "ab"], ["xab"]).0.concat(), "x");
+    }
+
+    #[test]
+    fn a_stop_that_may_not_end_the_answer_yet_is_passed_over() {
+        let stops = || vec!["aa".to_owned()];
+        let mut texts = StopTexts::new(stops(), false);
+        assert_eq!(texts.push("xaa", false), ("xa".to_owned(), false), "what may begin another is held back");
+        assert_eq!(texts.push("b", true), ("ab".to_owned(), false));
+        assert_eq!(texts.push("aa", true), (String::new(), true));
+        let mut texts = StopTexts::new(stops(), false);
+        assert_eq!(texts.push("xa", false), ("x".to_owned(), false));
+        assert_eq!(texts.push("ay", true), (String::new(), true), "one that began before ends it");
+    }
+
+    #[test]
+    fn a_stop_that_belongs_to_the_answer_is_its_end() {
+        let mut texts = StopTexts::new(vec!["<end>".to_owned()], true);
+        assert_eq!(texts.push("a<en", true), ("a".to_owned(), false));
+        assert_eq!(texts.push("d>b", true), ("<end>".to_owned(), true));
     }
 
     fn text() -> impl Strategy<Value = String> {

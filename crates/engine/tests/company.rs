@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use dots_engine::{Engine, EngineOptions, Event, Events, Request, SamplingParams, TokenEvent};
+use dots_engine::{Dry, Engine, EngineOptions, Event, Events, Request, SamplingParams, TokenEvent};
 use dots_model::{
     Checkpoint,
     cpu::{CpuExecutor, CpuOptions},
@@ -48,12 +48,21 @@ fn requests() -> Vec<Request> {
         ..Request::default()
     };
     let seeded = |seed| SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+    let dry = Dry { multiplier: 1.0, penalty_last_n: 50, ..Dry::default() };
+    let bad_words = (0..200).map(|id| vec![id]).collect();
     vec![
         request(1, 5, seeded(1)),
         request(70, 11, seeded(2)),
         request(70, 11, seeded(3)),
         request(33, 200, SamplingParams { top_p: 0.9, top_k: 40, ..seeded(4) }),
         request(9, 90, SamplingParams { min_p: 0.02, repetition_penalty: 1.2, ..seeded(5) }),
+        request(40, 3, SamplingParams { typical_p: 0.8, xtc_probability: 0.5, xtc_threshold: 0.01, ..seeded(7) }),
+        Request {
+            min_tokens: ANSWER_TOKENS,
+            // Repetitions of three ids are what this prompt is.
+            prompt: (0..60).map(|i| 100 + i % 3).collect(),
+            ..request(1, 0, SamplingParams { dry, bad_words, ..seeded(8) })
+        },
         request(31, 17, SamplingParams { presence_penalty: 0.5, frequency_penalty: 0.5, ..seeded(6) }),
     ]
 }

@@ -81,6 +81,12 @@ pub struct Sampling<'a> {
     pub top_k: usize,
     /// Drop tokens less probable than this share of the best; 0 drops none.
     pub min_p: f32,
+    /// Keep the tokens nearest to the expected surprise that together reach this probability; 1 keeps all.
+    pub typical_p: f32,
+    /// How often the best tokens are excluded (XTC); 0 is never.
+    pub xtc_probability: f32,
+    /// When they are: of the tokens at least this probable, all but the last go. Above 0.5 none can.
+    pub xtc_threshold: f32,
     /// Key of the random numbers, together with `position`.
     pub seed: u64,
     /// Position of the token to be sampled.
@@ -95,8 +101,36 @@ pub struct Sampling<'a> {
     pub seen: &'a [(u32, u32)],
     /// Added to single logits; negative infinity forbids a token.
     pub logit_bias: &'a [(u32, f32)],
+    /// Added to single logits after the penalties: what follows from the tokens so far, such as tokens that would go on
+    /// with a repetition or would complete a forbidden word; negative infinity forbids a token.
+    pub history_bias: &'a [(u32, f32)],
     /// One bit a token, least significant first: only tokens whose bit is set may be chosen. `None` allows all.
     pub mask: Option<&'a [u32]>,
+}
+
+impl Sampling<'_> {
+    /// The model's own distribution at position 0 of seed 0: every setting where it changes nothing.
+    pub const PLAIN: Self = Self {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        typical_p: 1.0,
+        xtc_probability: 0.0,
+        xtc_threshold: 0.1,
+        seed: 0,
+        position: 0,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        seen: &[],
+        logit_bias: &[],
+        history_bias: &[],
+        mask: None,
+    };
+
+    /// The best token.
+    pub const GREEDY: Self = Self { temperature: 0.0, ..Self::PLAIN };
 }
 
 /// A step under way.

@@ -185,21 +185,7 @@ fn step(
 }
 
 fn want<'a>(row: usize, routing: bool) -> Want<'a> {
-    let greedy = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        seed: 0,
-        position: 0,
-        repetition_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        seen: &[],
-        logit_bias: &[],
-        mask: None,
-    };
-    Want { row, sample: Some(greedy), routing, ..Want::default() }
+    Want { row, sample: Some(Sampling::GREEDY), routing, ..Want::default() }
 }
 
 /// A token that nothing else decides.

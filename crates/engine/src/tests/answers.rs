@@ -112,6 +112,40 @@ fn a_stop_text_that_ends_with_the_last_token_is_a_stop_and_not_a_length() {
 }
 
 #[test]
+fn nothing_ends_an_answer_before_its_least_tokens() {
+    let hash = |request: Request| {
+        let prompt_tokens = request.prompt.len();
+        let mut engine = ManualEngine::new(ROOMY);
+        let events = engine.submit(request).unwrap();
+        engine.run_until_idle();
+        answer(events, prompt_tokens)
+    };
+    // Every token but one letter is an end.
+    let stop_token_ids = (0..VOCAB_SIZE as u32).filter(|&id| id != u32::from(b'a')).collect();
+    let request = Request { stop_token_ids, min_tokens: 5, ..greedy(&[1], 50) };
+    let answer = hash(request.clone());
+    assert_eq!((answer.text.as_str(), answer.tokens.len()), ("aaaaa", 6), "{answer:?}");
+    assert_eq!(hash(Request { min_tokens: 0, ..request.clone() }).tokens.len(), 1);
+    assert_eq!(hash(Request { ignore_eos: true, ..request }).tokens[..5], [u32::from(b'a'); 5]);
+
+    // What a script says cannot be forbidden: a stop text is passed over, one that is complete later counts.
+    let request = Request { stop: vec!["lo".to_owned()], min_tokens: 5, ..greedy(&[1], 50) };
+    let script = bytes("hello hello");
+    assert_eq!(answer_of(&script, request.clone()), stopped(&script, "hello hel"));
+    let request = Request { min_tokens: 4, ..request };
+    assert_eq!(answer_of(&script, request), stopped(&script[..5], "hel"));
+}
+
+#[test]
+fn a_stop_that_is_included_is_the_end_of_the_answer() {
+    let included = |request| Request { include_stop: true, ..request };
+    let request = included(Request { stop: vec!["lo".to_owned()], ..greedy(&[1], 50) });
+    assert_eq!(answer_of(&bytes("hello you"), request), stopped(&bytes("hello"), "hello"));
+    let request = included(Request { stop_token_ids: vec![u32::from(b'!')], ..greedy(&[1], 50) });
+    assert_eq!(answer_of(&bytes("hey!you"), request), stopped(&bytes("hey!"), "hey!"));
+}
+
+#[test]
 fn log_probabilities_are_the_models_own_whatever_the_sampling() {
     let prompt = [5, 6, 7];
     for (count, expected_count) in [(None, None), (Some(0), Some(0)), (Some(4), Some(4))] {

@@ -13,6 +13,7 @@ use dots_model::{
 use crate::{
     Event, Finish, FinishReason,
     engine::{EngineOptions, Events, prepare},
+    penalties::HistoryPenalties,
     request::{Limits, Request, SubmitError},
     stepper::Stepper,
     text::TextStream,
@@ -58,6 +59,8 @@ impl Model {
 pub struct ByteText(Vec<u8>);
 
 impl TextStream for ByteText {
+    fn show_special_tokens(&mut self) {}
+
     fn push(&mut self, id: u32) -> String {
         self.0.extend(u8::try_from(id));
         let whole = match std::str::from_utf8(&self.0) {
@@ -287,7 +290,10 @@ pub fn expected_answer(request: &Request, limits: &Limits) -> Answer {
     let mut tokens = request.prompt.clone();
     let longest = request.prompt.len() + request.checked_max_tokens(limits).unwrap();
     let settings = &request.sampling;
+    let end_ids = [request.stop_token_ids.as_slice(), &[EOS, EOS_TOO]].concat();
+    let mut history_bias = Vec::new();
     loop {
+        HistoryPenalties::new(request, end_ids.clone()).bias(&tokens, &mut history_bias);
         let generated = &tokens[request.prompt.len()..];
         let mut seen: Vec<(u32, u32)> =
             tokens.iter().map(|&id| (id, generated.iter().filter(|&&other| other == id).count() as u32)).collect();
@@ -298,6 +304,9 @@ pub fn expected_answer(request: &Request, limits: &Limits) -> Answer {
             top_p: settings.top_p,
             top_k: settings.top_k,
             min_p: settings.min_p,
+            typical_p: settings.typical_p,
+            xtc_probability: settings.xtc_probability,
+            xtc_threshold: settings.xtc_threshold,
             seed: settings.seed.unwrap(),
             position: tokens.len() as u64,
             repetition_penalty: settings.repetition_penalty,
@@ -305,6 +314,7 @@ pub fn expected_answer(request: &Request, limits: &Limits) -> Answer {
             frequency_penalty: settings.frequency_penalty,
             seen: &seen,
             logit_bias: &settings.logit_bias,
+            history_bias: &history_bias,
             mask: None,
         };
         let id = Sampler::default().sample(&Model::Hash.logits(&tokens, 0), &sampling);
@@ -312,9 +322,14 @@ pub fn expected_answer(request: &Request, limits: &Limits) -> Answer {
 
         let generated = &tokens[request.prompt.len()..];
         let ends_turn = request.stop_token_ids.contains(&id) || (!request.ignore_eos && [EOS, EOS_TOO].contains(&id));
-        let shown = if ends_turn { &generated[..generated.len() - 1] } else { generated };
-        let text: String = shown.iter().filter_map(|&id| u8::try_from(id).ok()).map(char::from).collect();
-        let cut = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        let text_of =
+            |ids: &[u32]| -> String { ids.iter().filter_map(|&id| u8::try_from(id).ok()).map(char::from).collect() };
+        let before = text_of(&generated[..generated.len() - 1]);
+        let text = if ends_turn && !request.include_stop { before.clone() } else { text_of(generated) };
+        // A stop text that the last token completed.
+        let may_end = generated.len() > request.min_tokens && text.len() > before.len();
+        let stops = request.stop.iter().filter(|stop| may_end && text.ends_with(stop.as_str()));
+        let cut = stops.map(|stop| text.len() - if request.include_stop { 0 } else { stop.len() }).min();
         if cut.is_some() || ends_turn || tokens.len() == longest {
             let is_stopped = cut.is_some() || ends_turn;
             return Answer {

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use proptest::prelude::*;
 
 use super::fake::*;
-use crate::{Event, Events, FinishReason, Request, SamplingParams, Stats, SubmitError};
+use crate::{Breakers, Dry, Event, Events, FinishReason, Request, SamplingParams, Stats, SubmitError};
 
 fn request(prompt_tokens: usize, max_tokens: usize, seed: u64) -> Request {
     Request {
@@ -159,8 +159,9 @@ fn any_request() -> impl Strategy<Value = Request> {
         prop_oneof![Just((1.0f32, 0.0f32, 0.0f32)), (0.5f32..2.0, -2.0f32..2.0, -2.0f32..2.0)],
         any::<u64>(),
         prop::collection::vec((0u32..128, -5.0f32..5.0), 0..3),
+        any_exclusion(),
     )
-        .prop_map(|(temperature, top_p, top_k, min_p, penalties, seed, logit_bias)| SamplingParams {
+        .prop_map(|(temperature, top_p, top_k, min_p, penalties, seed, logit_bias, exclusion)| SamplingParams {
             temperature,
             top_p,
             top_k,
@@ -170,20 +171,43 @@ fn any_request() -> impl Strategy<Value = Request> {
             frequency_penalty: penalties.2,
             seed: Some(seed),
             logit_bias,
+            ..exclusion
         });
     let stop = prop::collection::vec("[a-z]|[A-Z][a-z]", 0..3);
     let prompt = prop::collection::vec(0u32..128, 1..90);
-    (prompt, 1usize..60, sampling, stop, prop::collection::vec(0u32..128, 0..2), any::<bool>()).prop_map(
-        |(prompt, max_tokens, sampling, stop, stop_token_ids, ignore_eos)| Request {
+    let ends = (stop, prop::collection::vec(0u32..128, 0..2), any::<bool>(), any::<bool>(), 0usize..20);
+    (prompt, 1usize..60, sampling, ends).prop_map(
+        |(prompt, max_tokens, sampling, (stop, stop_token_ids, ignore_eos, include_stop, min_tokens))| Request {
             prompt,
             max_tokens: Some(max_tokens),
             sampling,
             stop,
             stop_token_ids,
             ignore_eos,
-            logprobs: None,
+            include_stop,
+            min_tokens: min_tokens.min(max_tokens),
+            ..Request::default()
         },
     )
+}
+
+/// Settings that keep tokens away, each off in many requests.
+fn any_exclusion() -> impl Strategy<Value = SamplingParams> {
+    let word = prop::collection::vec(0u32..128, 1..3);
+    (
+        prop_oneof![Just(1.0f32), 0.2f32..1.0],
+        prop_oneof![Just(0.0f32), 0.0f32..1.0],
+        prop_oneof![Just(0.0f32), 0.0f32..3.0],
+        prop::collection::vec(word.clone(), 0..4),
+        prop::collection::vec(word, 0..3),
+        (0usize..3, 0usize..100),
+    )
+        .prop_map(|(typical_p, xtc_probability, multiplier, bad_words, breakers, (allowed_length, last_n))| {
+            let breakers = Breakers::new(breakers).into();
+            let dry = Dry { multiplier, allowed_length, penalty_last_n: last_n, breakers, ..Dry::default() };
+            let xtc = SamplingParams { xtc_probability, xtc_threshold: 0.05, ..SamplingParams::default() };
+            SamplingParams { typical_p, bad_words: bad_words.into(), dry, ..xtc }
+        })
 }
 
 proptest! {

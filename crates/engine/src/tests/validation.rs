@@ -1,5 +1,5 @@
 use super::fake::*;
-use crate::{Request, SamplingParams, SubmitError};
+use crate::{Dry, Request, SamplingParams, SubmitError};
 
 fn refusal(request: Request) -> SubmitError {
     request.checked_max_tokens(&limits(ROOMY)).unwrap_err()
@@ -22,6 +22,8 @@ fn every_setting_outside_its_range_is_named() {
         ("stop", Request { stop: vec!["x".repeat(1025)], ..valid() }),
         ("stop", Request { stop: too_many_stops, ..valid() }),
         ("stop_token_ids", Request { stop_token_ids: vec![u32::MAX], ..valid() }),
+        ("min_tokens", Request { min_tokens: 6, max_tokens: Some(5), ..valid() }),
+        ("min_tokens", Request { min_tokens: 512, ..valid() }),
         ("logprobs", Request { logprobs: Some(21), ..valid() }),
         ("logit_bias", sampling(SamplingParams { logit_bias: vec![(300, 0.0)], ..plain() })),
     ];
@@ -36,6 +38,23 @@ fn every_setting_outside_its_range_is_named() {
     }
     for min_p in [nan, -0.1, 1.1] {
         wrong.push(("min_p", sampling(SamplingParams { min_p, ..plain() })));
+    }
+    for typical_p in [nan, 0.0, 1.1] {
+        wrong.push(("typical_p", sampling(SamplingParams { typical_p, ..plain() })));
+    }
+    for share in [nan, -0.1, 1.1] {
+        wrong.push(("xtc_probability", sampling(SamplingParams { xtc_probability: share, ..plain() })));
+        wrong.push(("xtc_threshold", sampling(SamplingParams { xtc_threshold: share, ..plain() })));
+    }
+    for multiplier in [nan, infinity, -0.1] {
+        let dry = Dry { multiplier, ..Dry::default() };
+        wrong.push(("dry_multiplier", sampling(SamplingParams { dry, ..plain() })));
+    }
+    for base in [nan, infinity, 0.9] {
+        wrong.push(("dry_base", sampling(SamplingParams { dry: Dry { base, ..Dry::default() }, ..plain() })));
+    }
+    for bad_words in [vec![vec![]], vec![vec![1; 257]], vec![vec![1]; 1025], vec![vec![300]]] {
+        wrong.push(("bad_words", sampling(SamplingParams { bad_words: bad_words.into(), ..plain() })));
     }
     for repetition_penalty in [nan, infinity, 0.0, -1.0] {
         wrong.push(("repetition_penalty", sampling(SamplingParams { repetition_penalty, ..plain() })));
@@ -70,11 +89,17 @@ fn the_edges_of_every_range_are_inside() {
         frequency_penalty: 2.0,
         seed: Some(u64::MAX),
         logit_bias: vec![(299, f32::NEG_INFINITY), (0, 100.0)],
+        typical_p: f32::MIN_POSITIVE,
+        xtc_probability: 1.0,
+        xtc_threshold: 1.0,
+        bad_words: vec![vec![299; 256]; 1024].into(),
+        dry: Dry { multiplier: f32::MAX, base: f32::MAX, penalty_last_n: usize::MAX, ..Dry::default() },
     };
     let request = Request {
         max_tokens: Some(511),
         stop: vec!["x".to_owned(); 16],
         stop_token_ids: vec![299],
+        min_tokens: 511,
         logprobs: Some(20),
         sampling,
         ..valid()

@@ -1,22 +1,12 @@
 use proptest::prelude::*;
 
-use super::*;
-
-const PLAIN: Sampling<'_> = Sampling {
-    temperature: 1.0,
-    top_p: 1.0,
-    top_k: 0,
-    min_p: 0.0,
-    seed: 0,
-    position: 0,
-    repetition_penalty: 1.0,
-    presence_penalty: 0.0,
-    frequency_penalty: 0.0,
-    seen: &[],
-    logit_bias: &[],
-    mask: None,
+use super::{
+    random::{exclusion_uniform, philox},
+    *,
 };
-const GREEDY: Sampling<'_> = Sampling { temperature: 0.0, ..PLAIN };
+
+const PLAIN: Sampling<'_> = Sampling::PLAIN;
+const GREEDY: Sampling<'_> = Sampling::GREEDY;
 
 fn sample(logits: &[f32], sampling: &Sampling<'_>) -> u32 {
     Sampler::default().sample(logits, sampling)
@@ -36,14 +26,32 @@ fn filtered(logits: &[f32], sampling: &Sampling<'_>) -> Vec<(u32, f64)> {
     if sampling.top_k > 0 {
         kept.truncate(sampling.top_k);
     }
-    let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
-    let mut before = 0.0;
-    if sampling.top_p < 1.0 {
+    let mass = |kept: &[(u32, f64)]| kept.iter().map(|(_, weight)| weight).sum::<f64>();
+    let keep_first = |kept: &mut Vec<(u32, f64)>, share: f32| {
+        let (total, mut before) = (mass(kept), 0.0);
         kept.retain(|(_, weight)| {
-            let is_kept = before < f64::from(sampling.top_p) * total;
+            let is_kept = before < f64::from(share) * total;
             before += weight;
             is_kept
         });
+    };
+    if sampling.typical_p < 1.0 {
+        let total = mass(&kept);
+        let surprise = |&(_, weight): &(u32, f64)| -(weight / total).ln();
+        let entropy: f64 = kept.iter().map(|candidate| candidate.1 / total * surprise(candidate)).sum();
+        let distance = |candidate: &(u32, f64)| (surprise(candidate) - entropy).abs();
+        kept.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+        keep_first(&mut kept, sampling.typical_p);
+        kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    }
+    if sampling.top_p < 1.0 {
+        keep_first(&mut kept, sampling.top_p);
+    }
+    let is_excluding = exclusion_uniform(sampling.seed, sampling.position) < f64::from(sampling.xtc_probability);
+    if is_excluding && sampling.xtc_threshold <= 0.5 {
+        let least = f64::from(sampling.xtc_threshold) * mass(&kept);
+        let top = kept.iter().take_while(|(_, weight)| *weight >= least).count();
+        kept.drain(..top.saturating_sub(1));
     }
     kept
 }
@@ -93,40 +101,6 @@ fn greedy_takes_the_best_and_among_equals_the_lowest_id() {
 }
 
 #[test]
-fn samples_follow_the_exact_filtered_distribution() {
-    let logits = [1.0, 0.2, -0.7, 2.1, 2.1, -3.0, 0.9, f32::NEG_INFINITY, 1.4, 0.0, -1.2, 0.6];
-    let settings = [
-        PLAIN,
-        Sampling { temperature: 0.6, ..PLAIN },
-        Sampling { temperature: 1.7, ..PLAIN },
-        Sampling { top_p: 0.8, ..PLAIN },
-        Sampling { top_k: 5, ..PLAIN },
-        Sampling { min_p: 0.2, ..PLAIN },
-        Sampling { temperature: 1.3, top_k: 8, top_p: 0.9, min_p: 0.05, ..PLAIN },
-    ];
-    let draws = 40_000;
-    for sampling in settings {
-        let exact = filtered(&logits, &sampling);
-        let total: f64 = exact.iter().map(|(_, weight)| weight).sum();
-        let mut counts = [0u32; 12];
-        let mut sampler = Sampler::default();
-        for seed in 0..draws {
-            counts[sampler.sample(&logits, &Sampling { seed, position: seed % 7, ..sampling }) as usize] += 1;
-        }
-        let chi_square: f64 = exact
-            .iter()
-            .map(|&(id, weight)| {
-                let expected = draws as f64 * weight / total;
-                (f64::from(counts[id as usize]) - expected).powi(2) / expected
-            })
-            .sum();
-        let freedom = exact.len() as f64 - 1.0;
-        assert!(chi_square < freedom + 4.0 * (2.0 * freedom).sqrt(), "{chi_square} with {freedom} for {sampling:?}");
-        assert_eq!(exact.iter().map(|&(id, _)| counts[id as usize]).sum::<u32>(), draws as u32);
-    }
-}
-
-#[test]
 fn top_k_keeps_exactly_its_number_and_the_lower_ids_of_equals() {
     let logits = [0.0, 1.0, 1.0, 1.0, 0.5];
     assert_eq!(support(&logits, Sampling { top_k: 1, ..PLAIN }), [1]);
@@ -152,6 +126,62 @@ fn min_p_is_a_share_of_the_best_after_temperature() {
     assert_eq!(support(&logits, Sampling { min_p: 1.0, ..PLAIN }), [0]);
     assert_eq!(support(&logits, Sampling { min_p: 0.3, ..PLAIN }), [0, 1]);
     assert_eq!(support(&logits, Sampling { min_p: 0.3, temperature: 2.0, ..PLAIN }), [0, 1, 2]);
+}
+
+#[test]
+fn typical_p_keeps_what_is_nearest_to_the_expected_surprise() {
+    // Probabilities 1/2, 1/4, 1/8, 1/8; the entropy is 1.75 bits, and the surprises are 1, 2, 3 and 3.
+    let logits = [0.5f32, 0.25, 0.125, 0.125].map(f32::ln);
+    assert_eq!(support(&logits, Sampling { typical_p: 1e-9, ..PLAIN }), [1]);
+    assert_eq!(support(&logits, Sampling { typical_p: 0.24, ..PLAIN }), [1]);
+    assert_eq!(support(&logits, Sampling { typical_p: 0.26, ..PLAIN }), [0, 1]);
+    assert_eq!(support(&logits, Sampling { typical_p: 0.74, ..PLAIN }), [0, 1]);
+    assert_eq!(support(&logits, Sampling { typical_p: 0.76, ..PLAIN }), [0, 1, 2]);
+    assert_eq!(support(&logits, Sampling { typical_p: 0.9, ..PLAIN }), [0, 1, 2, 3]);
+    // Of the two that top_k leaves, with 2/3 and 1/3, the first is the nearer.
+    assert_eq!(support(&logits, Sampling { typical_p: 0.5, top_k: 2, ..PLAIN }), [0]);
+}
+
+#[test]
+fn xtc_excludes_all_top_choices_but_the_last() {
+    let logits = [0.4f32, 0.3, 0.2, 0.1].map(f32::ln);
+    let always = Sampling { xtc_probability: 1.0, ..PLAIN };
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.15, ..always }), [2, 3]);
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.25, ..always }), [1, 2, 3]);
+    // One alone above the threshold stays, and so does everything where none is.
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.35, ..always }), [0, 1, 2, 3]);
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.45, ..always }), [0, 1, 2, 3]);
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.0, ..always }), [3]);
+    assert_eq!(support(&[0.0; 3], Sampling { xtc_threshold: 0.3, ..always }), [2]);
+    // Probabilities are those that the other filters leave: 4/7 and 3/7.
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.42, top_k: 2, ..always }), [1]);
+    // Two can be as probable as one half, and no two more.
+    assert_eq!(support(&[0.0; 2], Sampling { xtc_threshold: 0.5, ..always }), [1]);
+    assert_eq!(support(&[0.0; 2], Sampling { xtc_threshold: 0.51, ..always }), [0, 1]);
+    assert_eq!(support(&logits, Sampling { xtc_threshold: 0.15, xtc_probability: 0.5, ..PLAIN }), [0, 1, 2, 3]);
+}
+
+#[test]
+fn where_xtc_does_not_exclude_the_token_is_the_one_without_it() {
+    let logits = hashed_logits(500, 9, 2.0);
+    let (mut same, mut other) = (0, 0);
+    for position in 0..1000 {
+        let plain = Sampling { position, ..PLAIN };
+        let xtc = Sampling { xtc_probability: 0.3, xtc_threshold: 0.01, ..plain };
+        if exclusion_uniform(0, position) >= 0.3 {
+            assert_eq!(sample(&logits, &xtc), sample(&logits, &plain));
+            same += 1;
+        } else {
+            other += 1;
+        }
+    }
+    assert!((250..350).contains(&other) && same + other == 1000);
+}
+
+#[test]
+fn greedy_takes_no_notice_of_filters() {
+    let filters = Sampling { typical_p: 0.1, xtc_probability: 1.0, xtc_threshold: 0.0, top_k: 2, ..GREEDY };
+    assert_eq!(sample(&[0.1, 0.3, 0.2], &filters), 1);
 }
 
 #[test]
@@ -182,6 +212,10 @@ fn penalties_are_those_computed_by_hand() {
         ..PLAIN
     };
     assert_eq!(adjusted(all), [1.0, -0.75, -0.25, f32::NEG_INFINITY]);
+    // What follows from the history is taken after the penalties, so that these do not scale it.
+    let late = [(0, -0.5), (1, f32::NEG_INFINITY), (3, 1.0), (99, 1.0)];
+    let all = Sampling { history_bias: &late, ..all };
+    assert_eq!(adjusted(all), [0.5, f32::NEG_INFINITY, -0.25, f32::NEG_INFINITY]);
 }
 
 #[test]
@@ -191,6 +225,9 @@ fn only_what_the_mask_allows_is_chosen() {
     let mask = [0b10, 0, 0b100];
     assert_eq!(support(&logits, Sampling { mask: Some(&mask), ..PLAIN }), [1, 66]);
     assert_eq!(sample(&logits, &Sampling { mask: Some(&mask[..1]), ..GREEDY }), 1);
+    // Even what is forbidden otherwise, where the mask allows nothing else.
+    let forbidden = [(1, f32::NEG_INFINITY), (66, f32::NEG_INFINITY)];
+    assert_eq!(sample(&logits, &Sampling { mask: Some(&mask), history_bias: &forbidden, ..PLAIN }), 1);
 }
 
 #[test]
@@ -216,7 +253,8 @@ fn a_sampler_keeps_nothing_from_one_token_to_the_next() {
     let mut sampler = Sampler::default();
     for position in 0..50 {
         let logits = hashed_logits(if position % 2 == 0 { 3000 } else { 40 }, position, 2.0);
-        let sampling = Sampling { position, top_p: 0.95, ..PLAIN };
+        let typical_p = if position % 3 == 0 { 0.7 } else { 1.0 };
+        let sampling = Sampling { position, top_p: 0.95, typical_p, xtc_probability: 0.5, ..PLAIN };
         assert_eq!(sampler.sample(&logits, &sampling), sample(&logits, &sampling));
     }
 }
@@ -224,8 +262,8 @@ fn a_sampler_keeps_nothing_from_one_token_to_the_next() {
 #[test]
 fn a_flat_vocabulary_is_searched_to_its_end() {
     let logits = vec![0.0; 152_064];
-    for (seed, top_p) in [(1, 1.0), (2, 0.99), (3, 0.5)] {
-        let sampling = Sampling { seed, top_p, ..PLAIN };
+    for (seed, top_p, typical_p) in [(1, 1.0, 1.0), (2, 0.99, 1.0), (3, 0.5, 1.0), (4, 1.0, 0.9), (5, 0.9, 0.9)] {
+        let sampling = Sampling { seed, top_p, typical_p, ..PLAIN };
         assert_eq!(sample(&logits, &sampling), sample_by_full_sort(&logits, &sampling));
     }
 }
@@ -254,6 +292,8 @@ proptest! {
         top_p in prop_oneof![Just(1.0f32), 0.01f32..1.0],
         top_k in prop_oneof![Just(0usize), 1usize..50, 1usize..4000],
         min_p in prop_oneof![Just(0.0f32), 0.0f32..1.0],
+        typical_p in prop_oneof![Just(1.0f32), 0.01f32..1.0],
+        (xtc_probability, xtc_threshold) in prop_oneof![Just((0.0f32, 0.1f32)), (0.0f32..1.0, 0.0f32..0.6)],
         seed: u64,
         position: u64,
     ) {
@@ -261,7 +301,8 @@ proptest! {
         if ties {
             logits.iter_mut().for_each(|logit| *logit = logit.round());
         }
-        let sampling = Sampling { temperature, top_p, top_k, min_p, seed, position, ..PLAIN };
+        let filters = Sampling { top_p, top_k, min_p, typical_p, xtc_probability, xtc_threshold, ..PLAIN };
+        let sampling = Sampling { temperature, seed, position, ..filters };
         prop_assert_eq!(sample(&logits, &sampling), sample_by_full_sort(&logits, &sampling));
     }
 
@@ -270,9 +311,12 @@ proptest! {
         logits in prop::collection::vec(prop_oneof![any::<f32>(), Just(f32::NAN), Just(f32::NEG_INFINITY)], 1..40),
         temperature in 0.0f32..2.0,
         top_k in 0usize..9,
+        typical_p in prop_oneof![Just(1.0f32), 0.01f32..1.0],
+        xtc_probability in prop_oneof![Just(0.0f32), Just(1.0f32)],
         seed: u64,
     ) {
-        let id = sample(&logits, &Sampling { temperature, top_k, seed, ..PLAIN }) as usize;
+        let sampling = Sampling { temperature, top_k, typical_p, xtc_probability, seed, ..PLAIN };
+        let id = sample(&logits, &sampling) as usize;
         let is_possible = |logit: &f32| !logit.is_nan() && *logit > f32::NEG_INFINITY;
         prop_assert!(id < logits.len());
         prop_assert!(is_possible(&logits[id]) || !logits.iter().any(is_possible));

@@ -123,8 +123,8 @@ impl Tokenizer {
         ids
     }
 
-    /// Appends the ids of `text` and nothing else.
-    pub(crate) fn encode_into(&self, text: &str, specials: Specials, ids: &mut Vec<u32>) {
+    /// Appends the ids of `text` and nothing else, as where it stands inside another.
+    pub fn encode_into(&self, text: &str, specials: Specials, ids: &mut Vec<u32>) {
         let added = match specials {
             Specials::Parse => &self.all,
             Specials::AsText => &self.ordinary,

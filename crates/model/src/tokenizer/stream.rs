@@ -9,12 +9,18 @@ use super::Tokenizer;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Detokenizer {
     waiting: Vec<u8>,
+    has_special_tokens: bool,
 }
 
 impl Detokenizer {
-    /// The text that `id` completes, empty while a character is unfinished. Special tokens give nothing.
+    /// One in which special tokens have their text.
+    pub fn with_special_tokens() -> Self {
+        Self { has_special_tokens: true, ..Self::default() }
+    }
+
+    /// The text that `id` completes, empty while a character is unfinished. Special tokens give nothing, unless asked for.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
-        if tokenizer.is_special(id) {
+        if tokenizer.is_special(id) && !self.has_special_tokens {
             return String::new();
         }
         self.waiting.extend_from_slice(tokenizer.token_bytes(id));
