@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use dots_engine::{Event, Request, Stats, SubmitError};
+use dots_engine::{Breakers, Event, Request, Stats, SubmitError};
 use dots_model::{
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
@@ -34,6 +34,12 @@ pub trait Backend: Vocabulary + Send + Sync {
 
     /// Ids of a text in which special tokens are parsed.
     fn encode_text(&self, text: &str) -> Vec<u32>;
+
+    /// Ids of a text inside a prompt: none before it or after it that stand for no text.
+    fn encode_piece(&self, text: &str, specials: Specials) -> Vec<u32>;
+
+    /// Where `texts` stand in tokens, for DRY.
+    fn dry_breakers(&self, texts: &[String]) -> Breakers;
 
     /// Ids of a conversation, special tokens in its contents being text.
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError>;
@@ -72,6 +78,16 @@ impl Backend for Served {
 
     fn encode_text(&self, text: &str) -> Vec<u32> {
         self.tokenizer.encode(text, Specials::Parse)
+    }
+
+    fn encode_piece(&self, text: &str, specials: Specials) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.tokenizer.encode_into(text, specials, &mut ids);
+        ids
+    }
+
+    fn dry_breakers(&self, texts: &[String]) -> Breakers {
+        Breakers::of_texts(texts.iter().map(String::as_str), &self.tokenizer)
     }
 
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {

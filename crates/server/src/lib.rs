@@ -14,6 +14,7 @@ mod routes;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -24,7 +25,7 @@ use axum::{
 use dots_engine::Engine;
 use dots_model::{checkpoint::GenerationDefaults, template::ChatTemplate, tokenizer::Tokenizer};
 
-use crate::{backend::Backend, error::ApiError};
+use crate::{backend::Backend, error::ApiError, words::KeptBreakers};
 
 /// How the server presents itself.
 #[derive(Debug, Clone)]
@@ -51,6 +52,7 @@ pub struct Served {
 struct App {
     options: ServerOptions,
     backend: Box<dyn Backend>,
+    kept_breakers: KeptBreakers,
     /// When the server started, in seconds since 1970.
     created: u64,
 }
@@ -72,7 +74,7 @@ pub fn router(options: ServerOptions, served: Served) -> Router {
 }
 
 fn router_over(options: ServerOptions, backend: Box<dyn Backend>) -> Router {
-    routes::router(Arc::new(App { options, backend, created: unix_seconds() }))
+    routes::router(Arc::new(App { options, backend, kept_breakers: KeptBreakers::default(), created: unix_seconds() }))
 }
 
 /// Serves until `shutdown` completes, then takes no new connections and lets running answers end.

@@ -6,17 +6,20 @@ use std::{
     net::{SocketAddr, TcpStream},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use dots_engine::{Event, Finish, FinishReason, Request, Stats, SubmitError, TokenEvent, TokenLogprobs};
+use dots_engine::{
+    Breakers, Event, Finish, FinishReason, Request, SamplingParams, Stats, SubmitError, TokenEvent, TokenLogprobs,
+};
 use dots_model::{
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
+    tokenizer::Specials,
 };
 use futures_core::Stream;
 use serde_json::{Value, json};
@@ -36,6 +39,8 @@ const CONTEXT_TOKENS: usize = 64;
 struct Script {
     defaults: GenerationDefaults,
     running: Arc<AtomicUsize>,
+    /// The request that came last.
+    last: Arc<Mutex<Option<Request>>>,
     has_stopped: bool,
 }
 
@@ -85,6 +90,14 @@ impl Backend for Script {
         text.bytes().map(u32::from).collect()
     }
 
+    fn encode_piece(&self, text: &str, _specials: Specials) -> Vec<u32> {
+        self.encode_text(text)
+    }
+
+    fn dry_breakers(&self, texts: &[String]) -> Breakers {
+        Breakers::new(texts.iter().map(|text| self.encode_text(text)).collect())
+    }
+
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
         if messages.iter().any(|message| message.content.contains("refuse me")) {
             return Err(TemplateError("roles must alternate".to_owned()));
@@ -105,6 +118,7 @@ impl Backend for Script {
     }
 
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
+        *self.last.lock().unwrap() = Some(request.clone());
         let prompt = request.prompt.len();
         let Some(&last) = request.prompt.last() else { return Err(SubmitError::EmptyPrompt) };
         let completion = request.max_tokens.unwrap_or(4);
@@ -275,6 +289,44 @@ fn a_chat_is_answered_whole() {
     };
     assert_eq!(answer["choices"], json!([choice(0, "bcde."), choice(1, "cdef.")]));
     assert_eq!(answer["usage"], json!({"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}));
+}
+
+#[test]
+fn every_sampling_setting_reaches_the_engine() {
+    let script = Script::default();
+    let last = Arc::clone(&script.last);
+    let server = Server::start_over(script, None);
+    let settings = json!({
+        "typical_p": 0.5, "xtc_probability": 0.25, "xtc_threshold": 0.125, "dry_multiplier": 0.5, "dry_base": 2.0,
+        "dry_allowed_length": 3, "dry_penalty_last_n": 99, "dry_sequence_breakers": ["--", ""],
+        "bad_words": [" no", "no"], "stop_token_ids": [7], "min_tokens": 2, "ignore_eos": true,
+        "include_stop_str_in_output": true, "skip_special_tokens": false,
+    });
+    let (status, error) = server.post("/v1/chat/completions", chat("hi", settings.clone()));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("dry_sequence_breakers[1]")));
+
+    let mut settings = settings;
+    settings["dry_sequence_breakers"] = json!(["--", "\n"]);
+    let mut completion = settings.clone();
+    completion["prompt"] = json!("hi");
+    for (path, body) in [("/v1/chat/completions", chat("hi", settings)), ("/v1/completions", completion)] {
+        assert_eq!(server.post(path, body).0, 200);
+        let request = last.lock().unwrap().take().unwrap();
+        let SamplingParams { typical_p, xtc_probability, xtc_threshold, dry, bad_words, .. } = request.sampling;
+        assert_eq!((typical_p, xtc_probability, xtc_threshold), (0.5, 0.25, 0.125));
+        assert_eq!((dry.multiplier, dry.base, dry.allowed_length, dry.penalty_last_n), (0.5, 2.0, 3, 99));
+        assert_eq!(*dry.breakers, Breakers::new(vec![vec![45, 45], vec![10]]));
+        // With a space before it the word has more tokens, and its last is forbidden all the same.
+        assert_eq!(*bad_words, [vec![110, 111]]);
+        assert_eq!((request.stop_token_ids, request.min_tokens), (vec![7], 2));
+        assert!(request.ignore_eos && request.include_stop && request.show_special_tokens);
+    }
+    assert_eq!(server.post("/v1/completions", json!({"prompt": "hi", "dry_multiplier": 1})).0, 200);
+    let breakers = last.lock().unwrap().take().unwrap().sampling.dry.breakers;
+    assert_eq!(*breakers, Breakers::new([10, 58, 34, 42].map(|id| vec![id]).to_vec()), "llama.cpp's");
+    assert_eq!(server.post("/v1/completions", json!({"prompt": "hi", "dry_sequence_breakers": ["a"]})).0, 200);
+    let breakers = last.lock().unwrap().take().unwrap().sampling.dry.breakers;
+    assert_eq!(*breakers, Breakers::default(), "nothing is looked for where DRY is off");
 }
 
 #[test]

@@ -4,15 +4,18 @@ use dots_engine::SamplingParams;
 use dots_model::checkpoint::GenerationDefaults;
 use serde_json::Value;
 
-use super::fields::{Fields, empty_array, long_array, number, wrong_type};
-use crate::error::{ApiError, quoted};
+use super::{
+    fields::{Fields, empty_array, long_array, wrong_type},
+    sampling::{SamplingTexts, sampling},
+};
+use crate::error::ApiError;
 
 /// Most answers to one prompt.
 pub const MAX_N: i64 = 16;
 /// Most stop texts. OpenAI takes 4.
 const MAX_STOP: usize = 16;
-/// Most entries of `logit_bias`. OpenAI takes 1,024.
-const MAX_LOGIT_BIAS: usize = 1024;
+/// Most entries of `stop_token_ids`.
+const MAX_STOP_TOKEN_IDS: usize = 256;
 
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,10 +33,22 @@ pub struct Generation {
     pub n: usize,
     /// How tokens are chosen, for the first answer; the `i`th takes its seed plus `i`.
     pub sampling: SamplingParams,
+    /// Texts that sampling looks for, still to become tokens.
+    pub texts: SamplingTexts,
     /// `max_completion_tokens`, or `max_tokens`.
     pub max_tokens: Option<usize>,
     /// Texts that end an answer.
     pub stop: Vec<String>,
+    /// Ids that end an answer, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Go on past the model's own.
+    pub ignore_eos: bool,
+    /// Tokens before which nothing ends an answer.
+    pub min_tokens: usize,
+    /// What ended an answer belongs to it: `include_stop_str_in_output`.
+    pub include_stop: bool,
+    /// An answer holds the text of special tokens: `skip_special_tokens` is false.
+    pub show_special_tokens: bool,
     /// `None` sends the answer whole.
     pub stream: Option<StreamOptions>,
 }
@@ -47,8 +62,14 @@ impl Generation {
             model: fields.string("model")?.map(str::to_owned),
             n: fields.integer("n", 1..=MAX_N)?.unwrap_or(1) as usize,
             sampling: sampling(fields, defaults)?,
+            texts: SamplingTexts::parse(fields)?,
             max_tokens: max_completion_tokens.or(max_tokens).map(|tokens| tokens as usize),
             stop: stop(fields)?,
+            stop_token_ids: stop_token_ids(fields)?,
+            ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
+            min_tokens: fields.integer("min_tokens", 0..=i64::from(u32::MAX))?.unwrap_or(0) as usize,
+            include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
+            show_special_tokens: !fields.boolean("skip_special_tokens")?.unwrap_or(true),
             stream: stream(fields)?,
         })
     }
@@ -59,64 +80,6 @@ impl Generation {
         sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(i as u64));
         sampling
     }
-}
-
-fn sampling(fields: Fields<'_>, defaults: &GenerationDefaults) -> Result<SamplingParams, ApiError> {
-    let openai = SamplingParams::default();
-    let greedy = if defaults.do_sample == Some(false) { Some(0.0) } else { None };
-    let setting = |name, range, default: f32| -> Result<f32, ApiError> {
-        Ok(fields.number(name, range)?.map_or(default, |value| value as f32))
-    };
-    let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
-    Ok(SamplingParams {
-        temperature: setting("temperature", 0.0..=2.0, greedy.or(defaults.temperature).unwrap_or(openai.temperature))?,
-        // OpenAI allows 0, whose limit is the best token alone; the engine wants a positive mass.
-        top_p: setting("top_p", 0.0..=1.0, defaults.top_p.unwrap_or(openai.top_p))?.max(f32::MIN_POSITIVE),
-        // -1 is vLLM's way to keep all.
-        top_k: top_k.map_or(defaults.top_k.unwrap_or(openai.top_k), |k| k.max(0) as usize),
-        min_p: setting("min_p", 0.0..=1.0, defaults.min_p.unwrap_or(openai.min_p))?,
-        repetition_penalty: setting(
-            "repetition_penalty",
-            0.01..=100.0,
-            defaults.repetition_penalty.unwrap_or(openai.repetition_penalty),
-        )?,
-        presence_penalty: setting("presence_penalty", -2.0..=2.0, openai.presence_penalty)?,
-        frequency_penalty: setting("frequency_penalty", -2.0..=2.0, openai.frequency_penalty)?,
-        // OpenAI's seed is signed; the engine's key takes the same bits.
-        seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
-        logit_bias: logit_bias(fields)?,
-    })
-}
-
-/// Whether an id is one of the model's, the engine knows.
-fn logit_bias(fields: Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(value) = fields.get("logit_bias") else { return Ok(Vec::new()) };
-    let Value::Object(entries) = value else { return Err(wrong_type("logit_bias", "an object", value)) };
-    if entries.len() > MAX_LOGIT_BIAS {
-        return Err(ApiError::invalid(
-            "logit_bias",
-            "invalid_value",
-            format!("'logit_bias': expected at most {MAX_LOGIT_BIAS} entries, found {}.", entries.len()),
-        ));
-    }
-    let mut bias = entries
-        .iter()
-        .map(|(key, value)| {
-            let id = key.parse::<u32>().map_err(|_| {
-                ApiError::invalid(
-                    "logit_bias",
-                    "invalid_value",
-                    format!("'logit_bias': expected token ids as keys, found '{}'.", quoted(key)),
-                )
-            })?;
-            Ok((id, number(&format!("logit_bias.{key}"), value, -100.0..=100.0)? as f32))
-        })
-        .collect::<Result<Vec<_>, ApiError>>()?;
-    // "7" and "07" are the same token: as with equal keys, the last one counts.
-    bias.reverse();
-    bias.sort_by_key(|&(id, _)| id);
-    bias.dedup_by_key(|&mut (id, _)| id);
-    Ok(bias)
 }
 
 fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
@@ -137,6 +100,19 @@ fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::invalid("stop", "invalid_value", "'stop': expected texts that are not empty."));
     }
     Ok(texts)
+}
+
+/// Whether an id is one of the model's, the engine knows.
+fn stop_token_ids(fields: Fields<'_>) -> Result<Vec<u32>, ApiError> {
+    let items = fields.array("stop_token_ids")?.unwrap_or_default();
+    if items.len() > MAX_STOP_TOKEN_IDS {
+        return Err(long_array("stop_token_ids", MAX_STOP_TOKEN_IDS, items.len()));
+    }
+    let id = |(i, item): (usize, &Value)| {
+        let id = item.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| wrong_type(&format!("stop_token_ids[{i}]"), "a token id", item))
+    };
+    items.iter().enumerate().map(id).collect()
 }
 
 fn stream(fields: Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
@@ -201,6 +177,35 @@ mod tests {
             (json!({"top_k": -2}), "top_k", "integer_below_min_value"),
             (json!({"top_k": 1.5}), "top_k", "invalid_type"),
             (json!({"min_p": 2}), "min_p", "decimal_above_max_value"),
+            (json!({"typical_p": -1}), "typical_p", "decimal_below_min_value"),
+            (json!({"typical_p": 1.5}), "typical_p", "decimal_above_max_value"),
+            (json!({"xtc_probability": 2}), "xtc_probability", "decimal_above_max_value"),
+            (json!({"xtc_threshold": "0.1"}), "xtc_threshold", "invalid_type"),
+            (json!({"dry_multiplier": -0.5}), "dry_multiplier", "decimal_below_min_value"),
+            (json!({"dry_multiplier": 1e300}), "dry_multiplier", "decimal_above_max_value"),
+            (json!({"dry_base": 0.9}), "dry_base", "decimal_below_min_value"),
+            (json!({"dry_allowed_length": -1}), "dry_allowed_length", "integer_below_min_value"),
+            (json!({"dry_penalty_last_n": -2}), "dry_penalty_last_n", "integer_below_min_value"),
+            (json!({"dry_penalty_last_n": 0.5}), "dry_penalty_last_n", "invalid_type"),
+            (json!({"dry_sequence_breakers": "\n"}), "dry_sequence_breakers", "invalid_type"),
+            (json!({"dry_sequence_breakers": ["a", 7]}), "dry_sequence_breakers[1]", "invalid_type"),
+            (json!({"dry_sequence_breakers": [""]}), "dry_sequence_breakers[0]", "invalid_value"),
+            (json!({"dry_sequence_breakers": ["x".repeat(65)]}), "dry_sequence_breakers[0]", "string_above_max_length"),
+            (json!({"dry_sequence_breakers": vec!["a"; 33]}), "dry_sequence_breakers", "array_above_max_length"),
+            (json!({"bad_words": "word"}), "bad_words", "invalid_type"),
+            (json!({"bad_words": ["a", null]}), "bad_words[1]", "invalid_type"),
+            (json!({"bad_words": ["a", " \n"]}), "bad_words[1]", "invalid_value"),
+            (json!({"bad_words": ["x".repeat(257)]}), "bad_words[0]", "string_above_max_length"),
+            (json!({"bad_words": vec!["a"; 513]}), "bad_words", "array_above_max_length"),
+            (json!({"stop_token_ids": 5}), "stop_token_ids", "invalid_type"),
+            (json!({"stop_token_ids": [1, -1]}), "stop_token_ids[1]", "invalid_type"),
+            (json!({"stop_token_ids": [4_294_967_296_u64]}), "stop_token_ids[0]", "invalid_type"),
+            (json!({"stop_token_ids": vec![1; 257]}), "stop_token_ids", "array_above_max_length"),
+            (json!({"min_tokens": -1}), "min_tokens", "integer_below_min_value"),
+            (json!({"min_tokens": 1.5}), "min_tokens", "invalid_type"),
+            (json!({"ignore_eos": 1}), "ignore_eos", "invalid_type"),
+            (json!({"include_stop_str_in_output": "yes"}), "include_stop_str_in_output", "invalid_type"),
+            (json!({"skip_special_tokens": 0}), "skip_special_tokens", "invalid_type"),
             (json!({"repetition_penalty": 0}), "repetition_penalty", "decimal_below_min_value"),
             (json!({"presence_penalty": -3}), "presence_penalty", "decimal_below_min_value"),
             (json!({"frequency_penalty": []}), "frequency_penalty", "invalid_type"),
@@ -244,7 +249,11 @@ mod tests {
         let nulls = json!({
             "model": null, "n": null, "temperature": null, "top_p": null, "top_k": null, "min_p": null, "seed": null,
             "stop": null, "logit_bias": null, "stream": null, "stream_options": null, "max_tokens": null,
-            "presence_penalty": null, "frequency_penalty": null, "repetition_penalty": null, "user": "u", "x": [1],
+            "presence_penalty": null, "frequency_penalty": null, "repetition_penalty": null, "typical_p": null,
+            "xtc_probability": null, "xtc_threshold": null, "dry_multiplier": null, "dry_base": null,
+            "dry_allowed_length": null, "dry_penalty_last_n": null, "dry_sequence_breakers": null, "bad_words": null,
+            "stop_token_ids": null, "min_tokens": null, "ignore_eos": null, "include_stop_str_in_output": null,
+            "skip_special_tokens": null, "user": "u", "x": [1],
         });
         assert_eq!(parse(nulls).unwrap(), plain);
         assert_eq!(plain.sampling, SamplingParams::default());
@@ -280,7 +289,26 @@ mod tests {
         assert_eq!(parsed.sampling.top_k, 0);
         assert_eq!(parsed.sampling.logit_bias, [(3, 1.5), (7, 2.0)]);
         assert_eq!(parsed.stop, ["END"]);
+        assert!(!parsed.ignore_eos && !parsed.include_stop && !parsed.show_special_tokens);
         assert_eq!(parsed.max_tokens, Some(9));
         assert_eq!(parsed.stream, Some(StreamOptions { include_usage: true }));
+    }
+
+    #[test]
+    fn the_fields_of_vllm_and_llama_cpp_arrive_too() {
+        let parsed = parse(json!({
+            "typical_p": 0, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dry_multiplier": 0.8, "dry_base": 2,
+            "dry_allowed_length": 3, "dry_penalty_last_n": -1, "dry_sequence_breakers": [], "bad_words": ["no"],
+            "stop_token_ids": [7, 9], "min_tokens": 4, "ignore_eos": true, "include_stop_str_in_output": true,
+            "skip_special_tokens": false,
+        }))
+        .unwrap();
+        let SamplingParams { typical_p, xtc_probability, xtc_threshold, dry, .. } = parsed.sampling;
+        assert_eq!((typical_p, xtc_probability, xtc_threshold), (f32::MIN_POSITIVE, 0.5, 0.2));
+        assert_eq!((dry.multiplier, dry.base, dry.allowed_length, dry.penalty_last_n), (0.8, 2.0, 3, usize::MAX));
+        assert_eq!(parsed.texts.dry_breakers, Some(vec![]));
+        assert_eq!(parsed.texts.bad_words, ["no"]);
+        assert_eq!((parsed.stop_token_ids.as_slice(), parsed.min_tokens), ([7, 9].as_slice(), 4));
+        assert!(parsed.ignore_eos && parsed.include_stop && parsed.show_special_tokens);
     }
 }

@@ -7,6 +7,7 @@ pub mod completion_response;
 pub mod fields;
 pub mod generation;
 pub mod logprobs;
+pub mod sampling;
 
 use std::{
     hash::{BuildHasher, RandomState},

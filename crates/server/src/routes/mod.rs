@@ -16,7 +16,7 @@ use axum::{
 use dots_engine::Request;
 use tokio::sync::Semaphore;
 
-use crate::{App, answer::Choices, auth, error::ApiError, openai::Generation};
+use crate::{App, answer::Choices, auth, error::ApiError, openai::Generation, words::Words};
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
 /// way there.
@@ -86,19 +86,27 @@ impl Job {
 
     /// Queues every choice. Where one is refused, those before it are dropped and so stopped.
     fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
+        let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend, &app.kept_breakers);
         let mut streams = Vec::with_capacity(self.choices());
         for prompt in &self.prompts {
             // A default never makes a request too long: it takes what room is left.
             let room = app.backend.context_tokens().saturating_sub(prompt.len()).max(1);
             let max_tokens = self.generation.max_tokens.or(default_max_tokens.map(|tokens| tokens.min(room)));
             for i in 0..self.generation.n {
+                let mut sampling = self.generation.sampling_of(i);
+                sampling.bad_words = bad_words.clone();
+                sampling.dry.breakers = breakers.clone();
                 let request = Request {
                     prompt: prompt.clone(),
-                    sampling: self.generation.sampling_of(i),
+                    sampling,
                     max_tokens,
                     stop: self.generation.stop.clone(),
+                    stop_token_ids: self.generation.stop_token_ids.clone(),
+                    ignore_eos: self.generation.ignore_eos,
+                    min_tokens: self.generation.min_tokens,
+                    include_stop: self.generation.include_stop,
+                    show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
-                    ..Request::default()
                 };
                 let stream =
                     app.backend.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
