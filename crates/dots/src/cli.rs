@@ -2,13 +2,16 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io::{self, Write},
     path::PathBuf,
     sync::Arc,
 };
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
+    error::ErrorKind,
+    parser::ValueSource,
 };
 use dots_engine::{Breakers, DEFAULT_BREAKERS, Dry, SamplingParams};
 use dots_kernels::{WeightType, pool::MAX_THREADS};
@@ -19,7 +22,7 @@ use dots_model::{
 };
 use dots_pack::{Recipe, gguf::Held};
 
-use crate::bench::Shape;
+use crate::{bench::Shape, serve};
 
 /// What `dots` says where it is given no model.
 pub const HOW_TO_GET_A_MODEL: &str = "\
@@ -116,15 +119,6 @@ The text is read in windows, and each token that another follows is a position.
 The reference runs in exact arithmetic, so with --arithmetic exact what is found
 is the rounding of the model's weights; fast adds that of its activations.";
 
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  dots serve ./dots.llm1-Q4_K_M.gguf
-  dots serve --model rednote-hilab/dots.llm1.inst --host 0.0.0.0 --api-key KEY
-  dots serve ./dots.llm1-Q4_K_M.gguf --served-model-name dots --max-model-len 8192
-
-The API is OpenAI's: POST /v1/chat/completions and /v1/completions,
-GET /v1/models. Ctrl-C lets running answers end and stops; twice stops at once.";
-
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -162,8 +156,8 @@ pub enum Command {
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
     /// Serve a model over an OpenAI-compatible API
-    #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeArgs),
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::ServeArgs),
 }
 
 /// A command was given no model.
@@ -349,37 +343,6 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// Folder, GGUF file or hub name
-    #[arg(conflicts_with = "model_flag")]
-    pub model: Option<String>,
-    /// MODEL, given as a flag
-    #[arg(long = "model", visible_alias = "model-path", value_name = "MODEL")]
-    pub model_flag: Option<String>,
-    /// Address to listen on; 0.0.0.0 lets other machines in
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    /// Port to listen on; 0 takes a free one and says which
-    #[arg(long, default_value_t = 8000)]
-    pub port: u16,
-    /// Names that requests may call the model by; the first is the one shown [default: MODEL]
-    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = NonEmptyStringValueParser::new())]
-    pub served_model_name: Vec<String>,
-    /// Ask for `Authorization: Bearer KEY` with every request
-    #[arg(long, env = "DOTS_API_KEY", hide_env_values = true, value_name = "KEY",
-          value_parser = NonEmptyStringValueParser::new())]
-    pub api_key: Option<String>,
-    /// Devices to split the model over (also -tp); this build runs on one, and says so
-    #[arg(long, visible_alias = "tp", value_name = "N", default_value = "1", value_parser = count)]
-    pub tensor_parallel_size: usize,
-    /// Accepted for scripts that pass it; no code that comes with a model is ever run
-    #[arg(long)]
-    pub trust_remote_code: bool,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
 /// How the model runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
@@ -552,8 +515,28 @@ impl SamplingArgs {
     }
 }
 
+/// What was typed, with what `dots serve` finds in variables and in its file; none where only the settings were asked for, and
+/// printed. What is wrong with the call itself ends the program with clap's message.
+pub fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Cli>> {
+    let command = serve::config::with_variables(Cli::command());
+    let layered = serve::config::with_file(command.clone(), &Cli::command(), expand_tp(args))?;
+    let matches = command.clone().get_matches_from(&layered.args);
+    if let (Some(matches), Some(serve)) = (matches.subcommand_matches("serve"), command.find_subcommand("serve")) {
+        // Only where both were typed: a variable or a file gives way.
+        if ["model", "model_flag"].iter().all(|id| matches.value_source(id) == Some(ValueSource::CommandLine)) {
+            let message = "MODEL: expected once, found as a flag too";
+            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        if matches.get_flag("print_config") {
+            write!(io::stdout(), "{}", layered.print(serve, matches))?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())))
+}
+
 /// Users of vLLM and SGLang type `-tp 8`, which clap would read as `-t p`. Only `serve` knows it.
-pub fn expand_tp(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn expand_tp(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     const LONG: &str = "--tensor-parallel-size";
     let mut args: Vec<OsString> = args.collect();
     if args.get(1).is_none_or(|command| command != "serve") {
@@ -573,7 +556,7 @@ pub fn expand_tp(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 /// A whole number from 1 up, small enough that no size computed from it overflows.
-fn count(text: &str) -> Result<usize, String> {
+pub fn count(text: &str) -> Result<usize, String> {
     const MOST: usize = 1 << 30;
     match text.parse() {
         Ok(number) if (1..=MOST).contains(&number) => Ok(number),
@@ -642,7 +625,6 @@ fn positive(text: &str) -> Result<f32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn expanded(args: &[&str]) -> Vec<String> {
         expand_tp(args.iter().map(OsString::from)).into_iter().map(|arg| arg.into_string().unwrap()).collect()

@@ -11,7 +11,7 @@ use dots_model::{
     Checkpoint,
     checkpoint::Tensor,
     cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, CacheType},
+    executor::{Arithmetic, CacheType, Plan},
     hub::{self, Progress},
     template::ChatTemplate,
     tokenizer::Tokenizer,
@@ -48,6 +48,8 @@ pub struct Running {
     pub max_model_len: usize,
     /// Bytes of weights that one decoded token reads.
     pub active_bytes: u64,
+    /// What was taken at start.
+    pub plan: Plan,
 }
 
 /// Opens `model`, fetching it first where it is a hub name.
@@ -146,7 +148,7 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
         },
     );
     let active_bytes = active_bytes(&checkpoint);
-    Ok(Running { engine, tokenizer, max_model_len: lengths.max_model_len, active_bytes, checkpoint })
+    Ok(Running { engine, tokenizer, max_model_len: lengths.max_model_len, active_bytes, plan, checkpoint })
 }
 
 /// Bytes that a tensor takes, its scales included.

@@ -9,6 +9,7 @@ mod complete;
 mod export;
 mod inspect;
 mod load;
+mod log;
 mod memory;
 mod pack;
 mod plan;
@@ -25,14 +26,19 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
-
 use cli::{Cli, Command, NoModel};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(cli::expand_tp(std::env::args_os()));
-    log_to_stderr();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(Some(cli)) => cli,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => return report(&error),
+    };
+    let format = match &cli.command {
+        Some(Command::Serve(args)) => Some(args.watch.log_format),
+        _ => None,
+    };
+    let _log = log::start(format);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
@@ -65,17 +71,4 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(io::stderr(), "dots: {}", terminal::clean(&error.to_string()));
     let _ = write!(io::stderr(), "{more}");
     ExitCode::from(if wrong_call { 2 } else { 1 })
-}
-
-/// Diagnostics go to stderr, warnings and worse unless `DOTS_LOG` (or `RUST_LOG`) says otherwise.
-fn log_to_stderr() {
-    let filter = ["DOTS_LOG", "RUST_LOG"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        .unwrap_or_else(|| "warn".to_owned());
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_ansi(terminal::Style::stderr().is_on())
-        .with_writer(io::stderr)
-        .init();
 }

@@ -7,7 +7,7 @@ use std::{
 
 use dots_engine::{Event, Finish, TokenEvent};
 
-use crate::{backend::EventStream, error::ApiError};
+use crate::{backend::EventStream, drain, error::ApiError};
 
 /// The events of all choices as they come, none of them starved by another. Dropping it stops them all.
 pub struct Choices {
@@ -78,6 +78,9 @@ pub async fn collect(mut choices: Choices, count: usize) -> Result<Vec<Answer>, 
 
 /// The engine's reason goes into the log; the client learns that it is not to blame.
 pub fn failed(reason: &str) -> ApiError {
+    if reason == drain::STOPPING {
+        return ApiError::stopping();
+    }
     tracing::error!(reason, "a generation failed");
     ApiError::internal("The generation failed on the server. The reason is in the server's log.")
 }

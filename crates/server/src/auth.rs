@@ -1,4 +1,4 @@
-//! `Authorization: Bearer KEY`.
+//! `Authorization: Bearer KEY`, or `x-api-key: KEY` as Anthropic's clients send it.
 
 use std::sync::Arc;
 
@@ -8,31 +8,27 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use subtle::ConstantTimeEq;
 
-use crate::{App, error::ApiError};
+use crate::{App, error::ApiError, keys::Keys};
 
-/// Lets a request through that brings the server's key, or any where the server has none.
+/// Lets a request through that brings one of the server's keys, or any where the server has none.
 pub async fn require_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    if let Some(key) = &app.options.api_key {
-        check(request.headers(), key)?;
-    }
+    check(request.headers(), &app.options.keys)?;
     Ok(next.run(request).await)
 }
 
-fn check(headers: &HeaderMap, key: &str) -> Result<(), ApiError> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or_else(|| {
+fn check(headers: &HeaderMap, keys: &Keys) -> Result<(), ApiError> {
+    if keys.is_open() {
+        return Ok(());
+    }
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    let given = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())).ok_or_else(|| {
         ApiError::invalid_api_key(
             "You didn't provide an API key. Provide it in an Authorization header using Bearer auth \
              (i.e. Authorization: Bearer YOUR_KEY).",
         )
     })?;
-    // The time that a comparison takes must not say how much of a guess was right.
-    if bool::from(given.ct_eq(key.as_bytes())) {
-        Ok(())
-    } else {
-        Err(ApiError::invalid_api_key("Incorrect API key provided."))
-    }
+    if keys.admit(given) { Ok(()) } else { Err(ApiError::invalid_api_key("Incorrect API key provided.")) }
 }
 
 /// The key in `Bearer KEY`; the scheme's case does not matter (RFC 9110).
@@ -47,23 +43,22 @@ mod tests {
 
     use super::*;
 
-    fn checked(header: Option<&'static str>) -> Result<(), ApiError> {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = header {
-            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-        }
-        check(&headers, "secret")
+    fn checked(name: &'static str, value: &'static str) -> Result<(), ApiError> {
+        let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+        check(&headers, &Keys::new(&["secret"], None).unwrap())
     }
 
     #[test]
     fn only_the_whole_key_opens() {
-        assert_eq!(checked(Some("Bearer secret")), Ok(()));
-        assert_eq!(checked(Some("bearer  secret ")), Ok(()));
+        assert_eq!(checked("authorization", "Bearer secret"), Ok(()));
+        assert_eq!(checked("authorization", "bearer  secret "), Ok(()));
+        assert_eq!(checked("x-api-key", "secret"), Ok(()));
         for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "Bearer", "Basic secret", "secret", ""] {
-            let error = checked(Some(wrong)).unwrap_err();
+            let error = checked("authorization", wrong).unwrap_err();
             let (status, _, _, code) = error.parts();
             assert_eq!((status, code), (401, Some("invalid_api_key")), "{wrong}");
         }
-        assert!(checked(None).is_err());
+        assert!(checked("x-api-key", "Bearer secret").is_err());
+        assert!(checked("accept", "secret").is_err());
     }
 }

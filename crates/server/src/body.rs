@@ -1,6 +1,6 @@
 //! Reading what a client sends, up to a limit.
 
-use std::{future::poll_fn, pin::Pin};
+use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,25 +9,29 @@ use axum::{
 };
 use futures_core::Stream;
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 
-use crate::error::{ApiError, quoted};
+use crate::{
+    error::{ApiError, quoted},
+    options::{Limits, PROGRESS_BYTES},
+};
 
-/// Largest body that is read.
-pub const LIMIT_BYTES: usize = 8 << 20;
-
-/// A body over the limit is still taken off the wire up to this size, since most clients read an answer only after they
-/// have sent everything, and see a reset otherwise.
-const DRAIN_BYTES: usize = 64 << 20;
+/// A body over the limit is still taken off the wire up to this size beyond it, since most clients read an answer only after
+/// they have sent everything, and see a reset otherwise.
+const DRAIN_BYTES: usize = 56 << 20;
 
 /// The bytes of a request that says that it brings JSON.
 pub async fn read(request: Request) -> Result<Bytes, ApiError> {
     // A page of another site can send `text/plain` and forms to a server on localhost without asking; JSON it cannot.
     require_json(request.headers())?;
+    let limits = request.extensions().get::<Limits>().copied().unwrap_or_default();
     // Who waits for `100 Continue` has sent nothing yet and need not.
-    if request.headers().contains_key(header::EXPECT) && declared_bytes(request.headers()) > Some(LIMIT_BYTES as u64) {
-        return Err(ApiError::body_too_large(LIMIT_BYTES));
+    if request.headers().contains_key(header::EXPECT)
+        && declared_bytes(request.headers()) > Some(limits.body_bytes as u64)
+    {
+        return Err(ApiError::body_too_large(limits.body_bytes));
     }
-    read_limited(request.into_body()).await
+    read_limited(request.into_body(), limits.body_bytes, limits.read).await
 }
 
 /// A body as a JSON object. Nesting deeper than 128 is refused by the parser.
@@ -56,23 +60,32 @@ fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read_limited(body: Body) -> Result<Bytes, ApiError> {
+async fn read_limited(body: Body, limit_bytes: usize, patience: Duration) -> Result<Bytes, ApiError> {
     let mut stream = body.into_data_stream();
     let mut kept = Vec::new();
     let mut seen_bytes = 0_usize;
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
+    // A client that sends a byte now and then holds its place no longer than one that sends nothing.
+    let mut deadline = Instant::now() + patience;
+    let mut next_mark = PROGRESS_BYTES;
+    loop {
+        let frame = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut stream).poll_next(cx))).await;
+        let Some(frame) = frame.map_err(|_| ApiError::too_slow(patience.as_secs()))? else { break };
         let frame = frame.map_err(|_| ApiError::bad_request("The request's body ended early."))?;
         seen_bytes = seen_bytes.saturating_add(frame.len());
-        if seen_bytes <= LIMIT_BYTES {
+        if seen_bytes >= next_mark {
+            next_mark = seen_bytes.saturating_add(PROGRESS_BYTES);
+            deadline = Instant::now() + patience;
+        }
+        if seen_bytes <= limit_bytes {
             kept.extend_from_slice(&frame);
         } else {
             kept = Vec::new();
-            if seen_bytes > DRAIN_BYTES {
+            if seen_bytes - limit_bytes > DRAIN_BYTES {
                 break;
             }
         }
     }
-    if seen_bytes > LIMIT_BYTES { Err(ApiError::body_too_large(LIMIT_BYTES)) } else { Ok(kept.into()) }
+    if seen_bytes > limit_bytes { Err(ApiError::body_too_large(limit_bytes)) } else { Ok(kept.into()) }
 }
 
 #[cfg(test)]

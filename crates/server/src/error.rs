@@ -1,5 +1,10 @@
 //! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
 use axum::{
     Json,
     http::{Method, StatusCode, Uri, header},
@@ -16,6 +21,25 @@ const QUOTED_CHARS: usize = 100;
 pub struct ApiError {
     status: StatusCode,
     body: Body,
+    retry_after: Option<Duration>,
+}
+
+/// What an error's response carries for the server itself: the error's `code`, or its `type` where it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(pub &'static str);
+
+/// What is wrong with a file of whoever runs the server.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {wrong}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    wrong: String,
+}
+
+impl FileError {
+    pub(crate) fn new(path: &Path, wrong: String) -> Self {
+        Self { path: path.to_path_buf(), wrong }
+    }
 }
 
 /// `{"error": ...}`.
@@ -35,7 +59,7 @@ struct Envelope<'a> {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, body: Body { message: message.into(), kind, param: None, code: None } }
+        Self { status, body: Body { message: message.into(), kind, param: None, code: None }, retry_after: None }
     }
 
     fn code(mut self, code: &'static str) -> Self {
@@ -45,6 +69,12 @@ impl ApiError {
 
     fn param(mut self, param: impl Into<String>) -> Self {
         self.body.param = Some(param.into());
+        self
+    }
+
+    /// When to try again.
+    fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -116,6 +146,20 @@ impl ApiError {
         .code("request_too_large")
     }
 
+    /// 408.
+    pub fn too_slow(seconds: u64) -> Self {
+        let message =
+            format!("The request's body came too slowly: nothing new of it in {seconds} seconds, or too little.");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("request_timeout")
+    }
+
+    /// 503 for a server that was asked to stop.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "The server is stopping.")
+            .code("service_unavailable")
+            .retry_after(Duration::from_secs(1))
+    }
+
     /// 500; `message` is for the client and says nothing of the inside.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
@@ -153,6 +197,10 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response.extensions_mut().insert(Refusal(self.body.code.unwrap_or(self.body.kind)));
         response
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP over the dots engine, in OpenAI's shapes. Nothing here knows of tensors.
 //!
-//! A request goes through one file after another: `auth` lets it in, `body` reads it, `openai/*_request.rs` turns it
+//! A request goes through one file after another: `listen` takes its connection, `track` follows it to its end, `auth` lets
+//! it in, `drain` refuses it once the server stops, `body` reads it, `openai/*_request.rs` turns it
 //! into settings or a 400 that names the field, `routes` tokenises and submits it, `answer` gathers what the engine
 //! says, and `openai/*_response.rs` gives that its shape, whole or, through `sse`, chunk by chunk.
 
@@ -8,33 +9,47 @@ mod answer;
 mod auth;
 mod backend;
 mod body;
+mod context;
+mod cors;
+mod drain;
 mod error;
+mod keys;
+mod listen;
+mod metrics;
+mod observe;
 mod openai;
+mod options;
+mod otlp;
 mod routes;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod trace_context;
+mod track;
 mod words;
 
 use std::{sync::Arc, time::SystemTime};
 
-use axum::{
-    Router,
-    serve::{Listener, ListenerExt},
-};
-use dots_engine::Engine;
+use dots_engine::{Engine, Request, SubmitError};
 use dots_model::{checkpoint::GenerationDefaults, template::ChatTemplate, tokenizer::Tokenizer};
 
-use crate::{backend::Backend, error::ApiError, words::KeptBreakers};
-
-/// How the server presents itself.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// Names that requests may call the model by; the first is the one shown. Not empty.
-    pub model_names: Vec<String>,
-    /// With a key, requests need `Authorization: Bearer KEY`.
-    pub api_key: Option<String>,
-}
+use crate::{
+    backend::{Backend, EventStream},
+    drain::Drain,
+    error::ApiError,
+    metrics::Metrics,
+    observe::Observed,
+    words::KeptBreakers,
+};
+pub use crate::{
+    cors::Origins,
+    error::FileError,
+    keys::Keys,
+    options::{Limits, PlannedMemory, ServerOptions},
+    otlp::Exporter,
+    tls::Tls,
+};
 
 /// What the server serves.
 pub struct Served {
@@ -53,11 +68,20 @@ struct App {
     options: ServerOptions,
     backend: Box<dyn Backend>,
     kept_breakers: KeptBreakers,
+    metrics: Arc<Metrics>,
+    drain: Arc<Drain>,
     /// When the server started, in seconds since 1970.
     created: u64,
 }
 
 impl App {
+    fn new(options: ServerOptions, backend: Box<dyn Backend>) -> Arc<Self> {
+        let shown = options.model_names.first().map_or("", String::as_str);
+        let metrics = Arc::new(Metrics::new(shown, backend.context_tokens(), options.memory));
+        let kept_breakers = KeptBreakers::default();
+        Arc::new(Self { options, backend, kept_breakers, metrics, drain: Arc::default(), created: unix_seconds() })
+    }
+
     /// The name under which the answer goes out: the request's own, or the first where it names none.
     fn model_name(&self, requested: Option<&str>) -> Result<String, ApiError> {
         match requested {
@@ -66,42 +90,34 @@ impl App {
             Some(name) => Err(ApiError::model_not_found(name)),
         }
     }
+
+    /// Queues a request. Every route goes this way, so that what it asks for is counted and ends with the server.
+    fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
+        let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
+        let events = self.backend.submit(request)?;
+        Ok(Box::pin(Observed::new(events, prompt_tokens, max_tokens, &self.drain, &self.metrics)))
+    }
 }
 
-/// The server's routes, for a listener or for a test.
-pub fn router(options: ServerOptions, served: Served) -> Router {
-    router_over(options, Box::new(served))
-}
-
-fn router_over(options: ServerOptions, backend: Box<dyn Backend>) -> Router {
-    routes::router(Arc::new(App { options, backend, kept_breakers: KeptBreakers::default(), created: unix_seconds() }))
-}
-
-/// Serves until `shutdown` completes, then takes no new connections and lets running answers end.
+/// Serves until `shutdown` completes, then takes no new work and lets running answers end, for
+/// [`ServerOptions::drain`] at most.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     options: ServerOptions,
     served: Served,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    serve_router(listener, router(options, served), shutdown).await
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_backend(listener, options, Box::new(served), shutdown).await;
 }
 
-async fn serve_router(
+async fn serve_backend(
     listener: tokio::net::TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    // A streamed token is a small write that must not wait for the next one.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-    });
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "listening");
-    }
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    options: ServerOptions,
+    backend: Box<dyn Backend>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let app = App::new(options, backend);
+    listen::serve(listener, routes::router(Arc::clone(&app)), app, shutdown).await;
 }
 
 fn unix_seconds() -> u64 {

@@ -14,8 +14,10 @@ use serde_json::Value;
 pub fn dots() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dots"));
     command.stdin(Stdio::null()).env("HF_HUB_OFFLINE", "1");
-    for name in ["DOTS_API_KEY", "DOTS_LOG", "RUST_LOG"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name == "RUST_LOG" || name.to_string_lossy().starts_with("DOTS_") {
+            command.env_remove(name);
+        }
     }
     command
 }

@@ -50,7 +50,7 @@ impl Head {
 }
 
 /// Differs between requests and between processes; it is a name and no secret.
-fn unique_id() -> String {
+pub fn unique_id() -> String {
     static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

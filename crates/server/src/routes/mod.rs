@@ -16,7 +16,7 @@ use axum::{
 use dots_engine::Request;
 use tokio::sync::Semaphore;
 
-use crate::{App, answer::Choices, auth, error::ApiError, openai::Generation, words::Words};
+use crate::{App, answer::Choices, auth, cors, drain, error::ApiError, openai::Generation, track, words::Words};
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
 /// way there.
@@ -36,13 +36,19 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models", get(models::list))
         // Names have slashes: `rednote-hilab/dots.llm1.inst`.
         .route("/v1/models/{*name}", get(models::retrieve))
+        // The last one named is asked first.
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), drain::admit))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require_key));
     Router::new()
         .merge(behind_the_key)
         .route("/health", get(status::health))
+        .route("/ready", get(status::ready))
+        .route("/metrics", get(status::metrics))
         .route("/version", get(status::version))
         .fallback(async |method: Method, uri: Uri| ApiError::unknown_url(&method, &uri))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), track::follow))
         .with_state(app)
 }
 
@@ -92,6 +98,7 @@ impl Job {
             // A default never makes a request too long: it takes what room is left.
             let room = app.backend.context_tokens().saturating_sub(prompt.len()).max(1);
             let max_tokens = self.generation.max_tokens.or(default_max_tokens.map(|tokens| tokens.min(room)));
+            app.metrics.requests.asked(self.generation.n);
             for i in 0..self.generation.n {
                 let mut sampling = self.generation.sampling_of(i);
                 sampling.bad_words = bad_words.clone();
@@ -108,8 +115,7 @@ impl Job {
                     show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
                 };
-                let stream =
-                    app.backend.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
+                let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
                 streams.push(stream);
             }
         }

@@ -1,24 +1,31 @@
 //! `dots serve`: the model behind an OpenAI-compatible API.
 
+mod args;
+pub mod config;
+mod signals;
+
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{anyhow, bail};
-use dots_server::{Served, ServerOptions};
+use dots_server::{Exporter, Keys, Origins, PlannedMemory, Served, ServerOptions, Tls};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+pub use args::{EXAMPLES, LogFormat, ServeArgs};
+
 use crate::{
-    cli::{NoModel, ServeArgs},
+    cli::NoModel,
     load::{self, Users},
 };
 
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let model = args.model.or(args.model_flag).ok_or(NoModel)?;
+    let model = args.model().ok_or(NoModel)?.to_owned();
     if args.tensor_parallel_size > 1 {
         say(&format!(
             "--tensor-parallel-size {}: this machine has one device for the model, its processor, which runs all of it.",
@@ -28,9 +35,12 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     if args.trust_remote_code {
         say("--trust-remote-code: nothing to trust, no code that comes with a model is ever run.");
     }
+    // What is wrong with a key or a certificate is said before anything is loaded.
+    let mut options = options(&args)?;
+    allow_connections(options.limits.connections);
     let checkpoint = load::open(Some(&model))?;
     let template = load::template(&checkpoint)?;
-    let model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
+    options.model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -41,12 +51,18 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
     let running = load::start(checkpoint, &args.engine, Users::Many)?;
+    options.memory = PlannedMemory {
+        weights_bytes: running.plan.weights_bytes,
+        cache_bytes: running.plan.cache_bytes,
+        buffers_bytes: running.plan.buffers_bytes,
+    };
 
-    say(&format!("Serving {} on http://{address}", model_names.join(", ")));
-    if args.api_key.is_none() && !address.ip().is_loopback() {
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    say(&format!("Serving {} on {scheme}://{address}", options.model_names.join(", ")));
+    if options.keys.is_open() && !address.ip().is_loopback() {
         say("Anyone who reaches this address may use it: --api-key asks for a key.");
     }
-    say(&format!("Try:\n{}", curl(address, &model_names[0], args.api_key.is_some())));
+    say(&format!("Try:\n{}", curl(scheme, address, &options.model_names[0], !options.keys.is_open())));
 
     let served = Served {
         engine: running.engine,
@@ -54,13 +70,51 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         template,
         defaults: running.checkpoint.generation,
     };
-    let options = ServerOptions { model_names, api_key: args.api_key };
-    runtime
-        .block_on(dots_server::serve(listener, options, served, stop_signal()))
-        .map_err(|error| anyhow!("http://{address}: {error}"))?;
+    runtime.block_on(async {
+        tokio::spawn(signals::reload_on_hangup(options.keys.clone(), options.tls.clone()));
+        dots_server::serve(listener, options, served, signals::stop()).await;
+    });
     say("Stopped.");
     Ok(())
 }
+
+fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
+    let access = &args.access;
+    let tls = match (&access.tls_cert, &access.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
+        (None, None) => None,
+        _ => bail!("--tls-cert and --tls-key: expected both or neither, found one"),
+    };
+    let traces = args.watch.otlp_endpoint.as_deref().map(Exporter::start).transpose();
+    Ok(ServerOptions {
+        model_names: Vec::new(),
+        keys: Keys::new(&access.api_key, access.api_key_file.as_deref())?,
+        tls,
+        cors: Origins::new(access.cors_origin.clone()).map_err(|error| anyhow!("--cors-origin: {error}"))?,
+        limits: args.limits.limits(),
+        drain: Duration::from_secs(args.limits.drain_seconds),
+        traces: traces.map_err(|error| anyhow!("--otlp-endpoint: {error}"))?,
+        memory: PlannedMemory::default(),
+    })
+}
+
+/// Each connection takes a file, of which the system gives a process 1,024 unless it asks for more.
+#[cfg(unix)]
+fn allow_connections(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // For the model's files and whatever else is open.
+    let wanted = connections as u64 + 512;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < wanted) {
+        let current = Some(maximum.map_or(wanted, |most| most.min(wanted)));
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, maximum }) {
+            tracing::warn!(%error, wanted, "the system gives no more open files");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn allow_connections(_connections: usize) {}
 
 /// A line for whoever started the server.
 fn say(text: &str) {
@@ -95,7 +149,7 @@ async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
 }
 
 /// A call that a shell understands as it is.
-fn curl(address: SocketAddr, model: &str, with_key: bool) -> String {
+fn curl(scheme: &str, address: SocketAddr, model: &str, with_key: bool) -> String {
     // The address that means "every one" is none that can be called.
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -106,44 +160,7 @@ fn curl(address: SocketAddr, model: &str, with_key: bool) -> String {
     let body = body.to_string().replace('\'', r"'\''");
     let key = if with_key { " -H \"Authorization: Bearer $DOTS_API_KEY\"" } else { "" };
     let url = SocketAddr::new(ip, address.port());
-    format!("  curl http://{url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n    -d '{body}'")
-}
-
-/// Completes at Ctrl-C or a request to terminate. A second one stops at once.
-async fn stop_signal() {
-    wait_for_signal().await;
-    say("Stopping: running answers end first. Once more stops at once.");
-    tokio::spawn(async {
-        wait_for_signal().await;
-        std::process::exit(130);
-    });
-}
-
-#[cfg(unix)]
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            // Without its handler the signal ends the program by itself.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = interrupt() => {}
-        _ = terminate => {}
-    }
-}
-
-#[cfg(not(unix))]
-async fn wait_for_signal() {
-    interrupt().await;
-}
-
-async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
-    }
+    format!("  curl {scheme}://{url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n    -d '{body}'")
 }
 
 #[cfg(test)]
@@ -152,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_call_to_try_reaches_a_server_that_listens_everywhere() {
-        let call = curl("0.0.0.0:8000".parse().unwrap(), "it's/dots", true);
+        let call = curl("http", "0.0.0.0:8000".parse().unwrap(), "it's/dots", true);
         assert!(call.contains("http://127.0.0.1:8000/v1/chat/completions"), "{call}");
         assert!(call.contains("Bearer $DOTS_API_KEY"), "{call}");
         assert!(call.contains(r"it'\''s/dots"), "{call}");
