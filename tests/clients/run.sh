@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Real clients against a real server: `openai` for Python and for Node, curl as a user pastes it, and abuse; and a chat at a
-# terminal.
+# Real clients against a real server: `openai` for Python and for Node, curl as a user pastes it, and abuse; a chat at a
+# terminal; and what an operator does to a server.
 #
 #   cargo build --release && tests/clients/run.sh
 #
@@ -47,6 +47,7 @@ node "$cache/node/openai.test.mjs" || failed=1
 bash tests/clients/curl.sh || failed=1
 python3 tests/clients/http_abuse.py || failed=1
 python3 tests/clients/terminal.py "$dots" tests/fixtures/goldens/hf || failed=1
+python3 tests/clients/operations.py "$dots" tests/fixtures/goldens/hf || failed=1
 
 kill -TERM "$server"
 if wait "$server"; then
