@@ -177,7 +177,7 @@ def test_bodies_that_are_too_large():
 
 
 def test_addresses_and_methods_that_do_not_exist():
-    for path in ["/", "/v1", "/v1/", "/v1/chat", "/v1/nothing", "/v1/chat/completions/", "/v1/" + "x" * 5000, "/%ff%00", "/../etc"]:
+    for path in ["/v1", "/v1/", "/v1/chat", "/v1/nothing", "/v1/chat/completions/", "/v1/" + "x" * 5000, "/%ff%00", "/../etc"]:
         refused(404, "POST", path, b"{}")
         refused(404, "GET", path)
     refused(404, "GET", "/v1/models/nothing")

@@ -20,6 +20,7 @@ mod observe;
 mod openai;
 mod options;
 mod otlp;
+mod page;
 mod routes;
 mod sse;
 #[cfg(test)]

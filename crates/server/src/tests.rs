@@ -612,3 +612,58 @@ fn a_server_whose_engine_has_stopped_is_not_healthy() {
     let (status, _, health) = server.call("GET", "/health", "", b"");
     assert_eq!((status, health.as_str()), (503, r#"{"status":"stopped","running":0,"waiting":0}"#));
 }
+
+#[test]
+fn the_page_is_open_without_the_key_and_may_do_nothing_else() {
+    let server = Server::start(Some("secret"));
+    let (status, head, body) = server.call("GET", "/", "", b"");
+    assert_eq!(status, 200, "{head}");
+    assert!(body.starts_with("<!doctype html>"), "{body}");
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "cache-control: no-cache",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+         img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
+    ] {
+        assert!(head.contains(&format!("{header}\r\n")), "{header}: {head}");
+    }
+    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("an ETag");
+    let (status, head, body) = server.call("GET", "/", &format!("if-none-match: {etag}\r\n"), b"");
+    assert_eq!((status, body.as_str()), (304, ""), "{head}");
+
+    for (name, kind) in [
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    ] {
+        let (status, head, body) = server.call("GET", &format!("/page/{name}"), "", b"");
+        assert_eq!(status, 200, "{name}");
+        assert!(head.contains(&format!("content-type: {kind}\r\n")), "{name}: {head}");
+        assert!(head.contains("content-security-policy: default-src 'none'"), "{name}: {head}");
+        assert!(!body.is_empty(), "{name}");
+    }
+    let (status, _, body) = server.call("HEAD", "/", "", b"");
+    assert_eq!((status, body.as_str()), (200, ""));
+    let (status, ..) = server.call("GET", "/v1/models", "", b"");
+    assert_eq!(status, 401, "the API behind it asks for the key");
+}
+
+#[test]
+fn the_page_has_no_other_addresses() {
+    let server = Server::start(None);
+    for path in
+        ["/page", "/page/", "/page/index.html", "/page/mod.rs", "/page/../lib.rs", "/page/%2e%2e/lib.rs", "/page/a/b"]
+    {
+        let (status, _, body) = server.call("GET", path, "", b"");
+        assert_eq!(status, 404, "{path}");
+        assert!(body.contains("Invalid URL"), "{path}: {body}");
+    }
+    let (status, ..) = server.call("POST", "/", JSON, b"{}");
+    assert_eq!(status, 405);
+    // An escape that is no UTF-8 is the client's mistake.
+    let (status, ..) = server.call("GET", "/page/%ff", "", b"");
+    assert_eq!(status, 404);
+}

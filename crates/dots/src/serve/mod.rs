@@ -62,6 +62,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     if options.keys.is_open() && !address.ip().is_loopback() {
         say("Anyone who reaches this address may use it: --api-key asks for a key.");
     }
+    say(&format!("Chat in a browser at {scheme}://{}/", reachable(address)));
     say(&format!("Try:\n{}", curl(scheme, address, &options.model_names[0], !options.keys.is_open())));
 
     let served = Served {
@@ -148,18 +149,22 @@ async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// A call that a shell understands as it is.
-fn curl(scheme: &str, address: SocketAddr, model: &str, with_key: bool) -> String {
-    // The address that means "every one" is none that can be called.
+/// An address that can be called from here: the one that means "every one" is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A call that a shell understands as it is.
+fn curl(scheme: &str, address: SocketAddr, model: &str, with_key: bool) -> String {
     let body = json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "max_tokens": 64 });
     let body = body.to_string().replace('\'', r"'\''");
     let key = if with_key { " -H \"Authorization: Bearer $DOTS_API_KEY\"" } else { "" };
-    let url = SocketAddr::new(ip, address.port());
+    let url = reachable(address);
     format!("  curl {scheme}://{url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n    -d '{body}'")
 }
 
@@ -173,6 +178,13 @@ mod tests {
         assert!(call.contains("http://127.0.0.1:8000/v1/chat/completions"), "{call}");
         assert!(call.contains("Bearer $DOTS_API_KEY"), "{call}");
         assert!(call.contains(r"it'\''s/dots"), "{call}");
+    }
+
+    #[test]
+    fn a_browser_is_sent_to_an_address_that_exists() {
+        assert_eq!(reachable("0.0.0.0:8000".parse().unwrap()).to_string(), "127.0.0.1:8000");
+        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+        assert_eq!(reachable("10.0.0.7:80".parse().unwrap()).to_string(), "10.0.0.7:80");
     }
 
     #[test]

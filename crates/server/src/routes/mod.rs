@@ -16,7 +16,7 @@ use axum::{
 use dots_engine::Request;
 use tokio::sync::Semaphore;
 
-use crate::{App, answer::Choices, auth, cors, drain, error::ApiError, openai::Generation, track, words::Words};
+use crate::{App, answer::Choices, auth, cors, drain, error::ApiError, openai::Generation, page, track, words::Words};
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
 /// way there.
@@ -41,6 +41,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require_key));
     Router::new()
         .merge(behind_the_key)
+        .merge(page::routes())
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

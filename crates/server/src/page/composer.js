@@ -1,0 +1,72 @@
+// Where a message is written.
+
+import { isTouch } from "./message.js";
+
+export class Composer {
+  #field;
+  #send;
+  #stop;
+  #chats;
+  #on;
+
+  /** `on` has `send(text)`, which says whether it went out, and `editLast()`. */
+  constructor({ field, send, stop }, chats, on) {
+    this.#field = field;
+    this.#send = send;
+    this.#stop = stop;
+    this.#chats = chats;
+    this.#on = on;
+    if (isTouch()) field.enterKeyHint = "enter";
+    field.addEventListener("input", () => this.refresh());
+    field.addEventListener("keydown", (event) => this.#key(event));
+    send.addEventListener("click", () => this.#submit());
+    stop.addEventListener("click", () => {
+      chats.stop();
+      field.focus();
+    });
+  }
+
+  focus() {
+    // On a phone this would open the keyboard over the conversation.
+    if (!isTouch()) this.#field.focus();
+  }
+
+  fill(text) {
+    this.#field.value = text;
+    this.refresh();
+    this.#field.focus();
+  }
+
+  /** Fits the field to its text, and shows the button that does something. */
+  refresh() {
+    const isRunning = this.#chats.run !== null;
+    const hadFocus = document.activeElement === this.#send || document.activeElement === this.#stop;
+    this.#field.style.height = "auto";
+    this.#field.style.height = `${this.#field.scrollHeight}px`;
+    this.#send.hidden = isRunning;
+    this.#stop.hidden = !isRunning;
+    this.#send.disabled = this.#field.value.trim() === "";
+    // Who pressed a button that went away keeps a place.
+    if (hadFocus) (isRunning ? this.#stop : this.#field).focus();
+  }
+
+  #key(event) {
+    // Enter ends the composition of a Korean or Chinese character before it ends the message.
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Enter" && !event.shiftKey && !isTouch()) {
+      event.preventDefault();
+      this.#submit();
+    } else if (event.key === "ArrowUp" && this.#field.value === "" && !this.#chats.run) {
+      event.preventDefault();
+      this.#on.editLast();
+    }
+  }
+
+  #submit() {
+    const text = this.#field.value;
+    if (text.trim() === "" || this.#chats.run) return;
+    if (!this.#on.send(text)) return;
+    this.#field.value = "";
+    this.refresh();
+  }
+}

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The page at `/` in a real browser: its parts in Node, the page over made answers, and over a real server.
+#
+#   cargo build --release && tests/page/run.sh [WORD...]
+#
+# DOTS_BIN names the binary, target/release/dots by default. With words, only the browser's tests whose names have one run.
+# The tools are installed once, into target/page; the browser is Debian's, installed where none is there.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+dots=${DOTS_BIN:-target/release/dots}
+cache=target/page
+
+[[ -x $dots ]] || { echo "no binary at $dots: cargo build --release, or set DOTS_BIN" >&2; exit 1; }
+
+mkdir -p "$cache/node" "$cache/modules"
+if [[ ! -x $cache/venv/bin/python ]] || ! "$cache/venv/bin/python" -c 'import playwright' 2>/dev/null; then
+    python3 -m venv "$cache/venv"
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check playwright
+fi
+if [[ ! -d $cache/node/node_modules/axe-core ]]; then
+    npm install --prefix "$cache/node" --no-fund --no-audit --silent axe-core
+fi
+if ! "$cache/venv/bin/python" tests/page/browser.py; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium-headless-shell >/dev/null
+fi
+export AXE_JS=$PWD/$cache/node/node_modules/axe-core/axe.min.js
+
+failed=0
+# The page's scripts are modules; Node is told so by a file that the page has no use for.
+cp crates/server/src/page/*.js tests/page/*.test.mjs "$cache/modules/"
+echo '{"type": "module"}' >"$cache/modules/package.json"
+for test in tests/page/*.test.mjs; do
+    name=$(basename "$test" .test.mjs)
+    timeout 60 node --test --test-reporter=tap "$cache/modules/$name.test.mjs" >"$cache/$name.log" 2>&1 || { failed=1; cat "$cache/$name.log" >&2; }
+    count() { sed -n "s/^# $1 //p" "$cache/$name.log"; }
+    echo "page-$name: $(count pass) passed, $(count fail) failed"
+done
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export DOTS_TEST_URL=http://127.0.0.1:$port DOTS_TEST_KEY=test-key
+log=$cache/server.log
+"$dots" serve tests/fixtures/goldens/hf --host 127.0.0.1 --port "$port" --served-model-name dots1 --api-key "$DOTS_TEST_KEY" >"$log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null || true' EXIT
+for _ in $(seq 300); do
+    curl --silent --fail --output /dev/null "$DOTS_TEST_URL/health" && break
+    kill -0 "$server" 2>/dev/null || { echo "the server ended while starting:" >&2; cat "$log" >&2; exit 1; }
+    sleep 0.1
+done
+
+"$cache/venv/bin/python" tests/page/test_page.py "$@" || failed=1
+"$cache/venv/bin/python" tests/page/test_server.py || failed=1
+exit "$failed"
