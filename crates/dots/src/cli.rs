@@ -22,7 +22,10 @@ use dots_model::{
 };
 use dots_pack::{Recipe, gguf::Held};
 
-use crate::{bench::Shape, serve};
+use crate::{
+    bench::{self, Shape},
+    serve,
+};
 
 /// What `dots` says where it is given no model.
 pub const HOW_TO_GET_A_MODEL: &str = "\
@@ -79,6 +82,7 @@ Examples:
   dots bench ./dots.llm1-Q4_K_M.gguf --depth 0,4096 --batch 1,16 --prefill 0
   dots bench --random full-width:5 --extrapolate 62
   dots bench --random small:4 --type Q8_0 --json
+  dots bench serve http://127.0.0.1:8000 --concurrency 16
 
 Each line says how much of this machine's read bandwidth (decode) or of its peak
 of dot products (prefill) was used; both are measured first. --random needs no
@@ -224,7 +228,10 @@ pub struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// Folder, GGUF file or hub name
     #[arg(conflicts_with = "random")]
     pub model: Option<String>,
@@ -273,6 +280,13 @@ pub struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Put load on a server with OpenAI's API, of any make, and measure how it answers
+    #[command(after_help = bench::serve::EXAMPLES)]
+    Serve(Box<bench::serve::BenchServeArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod inspect;
 mod load;
 mod log;
 mod memory;
+mod open_files;
 mod pack;
 mod plan;
 mod published;

@@ -1,9 +1,10 @@
-//! `dots bench`: how fast a model runs here, beside what this machine can do at most.
+//! `dots bench`: how fast a model runs here, beside what this machine can do at most. `dots bench serve` is a room of its own.
 
 mod cost;
 mod extrapolate;
 mod report;
 mod run;
+pub mod serve;
 mod shape;
 
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ use self::{
     run::{Case, Measured, Phase, Runner},
 };
 use crate::{
-    cli::{BenchArgs, NoModel},
+    cli::{BenchArgs, BenchCommand, NoModel},
     load,
     memory::{self, Memory},
     units,
@@ -40,6 +41,9 @@ const SEED: u64 = 1;
 const FEW_LAYERS: usize = 2;
 
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if let Some(BenchCommand::Serve(args)) = args.command {
+        return serve::run(*args);
+    }
     let cases = cases(&args)?;
     let models = models(&args)?;
     let memory = memory::of_this_machine();

@@ -22,6 +22,7 @@ pub use args::{EXAMPLES, LogFormat, ServeArgs};
 use crate::{
     cli::NoModel,
     load::{self, Users},
+    open_files,
 };
 
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -99,23 +100,14 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
     })
 }
 
-/// Each connection takes a file, of which the system gives a process 1,024 unless it asks for more.
-#[cfg(unix)]
+/// Each connection takes a file.
 fn allow_connections(connections: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     // For the model's files and whatever else is open.
     let wanted = connections as u64 + 512;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < wanted) {
-        let current = Some(maximum.map_or(wanted, |most| most.min(wanted)));
-        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, maximum }) {
-            tracing::warn!(%error, wanted, "the system gives no more open files");
-        }
+    if let Some(given) = open_files::allow(wanted).filter(|&given| given < wanted) {
+        tracing::warn!(given, wanted, "the system gives no more open files");
     }
 }
-
-#[cfg(not(unix))]
-fn allow_connections(_connections: usize) {}
 
 /// A line for whoever started the server.
 fn say(text: &str) {

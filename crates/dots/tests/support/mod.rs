@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod fake;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
