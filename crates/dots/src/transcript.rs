@@ -132,7 +132,7 @@ impl Transcript {
 }
 
 fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
+    Message::new(role, content)
 }
 
 fn write_whole(path: &Path, messages: &[Message]) -> io::Result<()> {

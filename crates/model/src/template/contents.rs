@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Message, TemplateError};
+use super::{TemplateError, conversation::Conversation};
 use crate::tokenizer::Tokenizer;
 
 /// Characters that are tried alone at the most. Special tokens are spelt with some thirty; a file that brings thousands must
@@ -30,26 +30,23 @@ impl Tainted {
     }
 }
 
-/// Renders `messages` as the module's documentation says.
+/// Renders `conversation` as the module's documentation says.
 pub(super) fn tainted(
     tokenizer: &Tokenizer,
-    messages: &[Message],
-    render: impl Fn(&[Message]) -> Result<String, TemplateError>,
+    conversation: &Conversation,
+    render: impl Fn(&Conversation) -> Result<String, TemplateError>,
 ) -> Result<Tainted, TemplateError> {
-    let plain = render(messages)?;
+    let plain = render(conversation)?;
     let alphabet: BTreeSet<char> = tokenizer.special_texts().flat_map(str::chars).collect();
-    let twins = twins_of(&alphabet, messages, &plain)?;
+    let twins = twins_of(&alphabet, conversation, &plain)?;
     let real: HashMap<char, char> = twins.iter().map(|(&real, &twin)| (twin, real)).collect();
 
     // The rendering of contents in which `chosen` are twins, or none where the template reads those characters.
     let twinned = |chosen: &BTreeSet<char>| {
         let twin = |c: char| if chosen.contains(&c) { twins[&c] } else { c };
-        let messages: Vec<Message> = messages
-            .iter()
-            .map(|message| Message::new(message.role.as_str(), message.content.chars().map(twin).collect::<String>()))
-            .collect();
+        let spoken = conversation.map_texts(&|text: &str| text.chars().map(twin).collect());
         // A template that refuses twins and accepts the contents reads them, too.
-        let twinned = render(&messages).ok()?;
+        let twinned = render(&spoken).ok()?;
         let back = twinned.chars().map(|c| real.get(&c).copied().unwrap_or(c));
         back.eq(plain.chars()).then_some(twinned)
     };
@@ -74,13 +71,15 @@ pub(super) fn tainted(
 /// A private-use character for each of `alphabet` that neither the contents nor their rendering hold.
 fn twins_of(
     alphabet: &BTreeSet<char>,
-    messages: &[Message],
+    conversation: &Conversation,
     plain: &str,
 ) -> Result<HashMap<char, char>, TemplateError> {
     let private = '\u{f0000}'..='\u{ffffd}';
-    let contents = messages.iter().flat_map(|message| message.content.chars());
-    let used: BTreeSet<char> =
-        contents.chain(plain.chars()).chain(alphabet.iter().copied()).filter(|c| private.contains(c)).collect();
+    let mut used = BTreeSet::new();
+    let mut note = |text: &str| used.extend(text.chars().filter(|c| private.contains(c)));
+    note(plain);
+    conversation.each_text(&mut note);
+    used.extend(alphabet.iter().filter(|c| private.contains(*c)));
     let twins: HashMap<char, char> = alphabet.iter().copied().zip(private.filter(|c| !used.contains(c))).collect();
     if twins.len() < alphabet.len() {
         return Err(TemplateError("the conversation uses every private-use character".into()));

@@ -12,21 +12,31 @@
 //! themselves (`content.split('</think>')[-1]`) renders differently with twins; then each character is tried alone, and
 //! those that the template does not read still tell speakers from template: a special token with any one of them from a
 //! speaker is text, and so is one all of whose characters the template reads.
+//!
+//! # Tools
+//! A template that speaks of tools in the form of `<tool_call>` is given them. Any other is given the conversation with the
+//! tools written into its texts (see [`tools`]), so that the answers have one form whatever the checkpoint.
 
 mod contents;
+mod conversation;
 mod jinja;
 mod time;
+pub mod tools;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
 use minijinja::{Environment, Value, context};
-use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use crate::{
     Checkpoint,
     checkpoint::TokenizerSource,
     tokenizer::{Piece, Specials, Tokenizer},
 };
+
+pub use self::conversation::{Message, ToolCall};
+
+use self::conversation::Conversation;
 
 /// The form that dots.llm1 was published with, for checkpoints that bring no template.
 const PUBLISHED: &str = "{%- for message in messages -%}\
@@ -37,22 +47,6 @@ const PUBLISHED: &str = "{%- for message in messages -%}\
     {%- endif -%}\
     {%- endfor -%}\
     {%- if add_generation_prompt -%}<|response|>{%- endif -%}";
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`; templates decide what else they know.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// What `role` said.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
 
 /// A template that failed, with its line, or a conversation that it refused (`raise_exception`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +59,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and the like, by those names.
     token_texts: BTreeMap<String, String>,
+    /// Whether it says itself how tools are called, in the form of [`tools`].
+    knows_tools: bool,
 }
 
 impl ChatTemplate {
@@ -96,12 +92,35 @@ impl ChatTemplate {
     /// A template from its source, or the published form for `None`. `token_texts` are the variables `bos_token`,
     /// `eos_token` and the like.
     pub fn from_parts(source: Option<&str>, token_texts: BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        Ok(Self { environment: jinja::compile(source.unwrap_or(PUBLISHED))?, token_texts })
+        let source = source.unwrap_or(PUBLISHED);
+        Ok(Self { environment: jinja::compile(source)?, token_texts, knows_tools: tools::are_known_to(source) })
     }
 
     /// The conversation as one text, ending in the prompt for an answer where `add_generation_prompt`.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
-        self.render_at(SystemTime::now(), messages, add_generation_prompt)
+        self.render_with_tools(messages, &[], add_generation_prompt)
+    }
+
+    /// As [`Self::render`], for a model that may call `tools`, each `{"type": "function", "function": {...}}`.
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Json],
+        add_generation_prompt: bool,
+    ) -> Result<String, TemplateError> {
+        self.render_at(SystemTime::now(), &self.conversation(messages, tools), add_generation_prompt)
+    }
+
+    /// Whether the template itself says how tools are called; else the texts do.
+    pub fn knows_tools(&self) -> bool {
+        self.knows_tools
+    }
+
+    fn conversation(&self, messages: &[Message], tools: &[Json]) -> Conversation {
+        match self.knows_tools {
+            true => Conversation { messages: messages.to_vec(), tools: tools.to_vec() },
+            false => Conversation { messages: tools::in_text(messages, tools), tools: Vec::new() },
+        }
     }
 
     /// The conversation as ids. Special tokens inside contents are text (see the module's documentation). Nothing is put
@@ -112,15 +131,29 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TemplateError> {
+        self.encode_with_tools(tokenizer, messages, &[], add_generation_prompt)
+    }
+
+    /// As [`Self::encode`], for a model that may call `tools`, each `{"type": "function", "function": {...}}`. What stands in
+    /// tools and calls is a speaker's text like any content; a key of their JSON that holds a special token is refused, since
+    /// a template must be able to read keys.
+    pub fn encode_with_tools(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[Json],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TemplateError> {
+        let conversation = self.conversation(messages, tools);
         // A role is compared, so it cannot be twinned; it is a word, so it cannot hold a special token.
-        let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if let Some(message) = messages.iter().find(|message| !message.role.chars().all(word)) {
+        if let Some(message) = messages.iter().find(|message| !conversation::is_word(&message.role)) {
             return Err(TemplateError(format!("role: expected a word, found {:?}", message.role)));
         }
+        conversation.check_keys(tokenizer)?;
         // One moment for all renderings, which are compared.
         let now = SystemTime::now();
         let rendered =
-            contents::tainted(tokenizer, messages, |messages| self.render_at(now, messages, add_generation_prompt))?;
+            contents::tainted(tokenizer, &conversation, |twinned| self.render_at(now, twinned, add_generation_prompt))?;
         let mut ids = Vec::new();
         let mut run = String::new();
         for piece in tokenizer.split_specials(&rendered.twinned) {
@@ -139,20 +172,17 @@ impl ChatTemplate {
     fn render_at(
         &self,
         now: SystemTime,
-        messages: &[Message],
+        conversation: &Conversation,
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
-            .collect();
+        let (messages, tools) = (conversation.messages_value(), conversation.tools_value());
         let tokens: Value = self
             .token_texts
             .iter()
             .map(|(name, text)| (name.clone(), Value::from(text.as_str())))
             .collect::<BTreeMap<_, _>>()
             .into();
-        let variables = context! { messages, add_generation_prompt, tools => (), documents => (), ..tokens };
+        let variables = context! { messages, add_generation_prompt, tools, documents => (), ..tokens };
         jinja::render(&self.environment, now, variables)
     }
 }
