@@ -8,6 +8,7 @@
 
 mod blocks;
 mod breakers;
+pub mod constraint;
 mod dry;
 pub mod engine;
 mod penalties;
@@ -22,6 +23,7 @@ mod text;
 mod tests;
 
 pub use breakers::{Breakers, DEFAULT_BREAKERS};
+pub use constraint::{Constraint, Grammars};
 pub use dry::Dry;
 pub use engine::{Engine, EngineOptions, Events, Stats};
 pub use request::{Event, Finish, FinishReason, Request, SamplingParams, SubmitError, TokenEvent, TokenLogprobs};

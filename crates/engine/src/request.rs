@@ -4,6 +4,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::dry::Dry;
 
+use crate::constraint::Constraint;
+
 /// Most stop texts of one request.
 pub const MAX_STOPS: usize = 16;
 
@@ -43,6 +45,8 @@ pub struct Request {
     pub show_special_tokens: bool,
     /// With `Some(n)`: each token's log-probability and the `n` best, at most [`MAX_LOGPROBS`].
     pub logprobs: Option<usize>,
+    /// What the answer must look like; it ends where the form is complete.
+    pub constraint: Option<Constraint>,
 }
 
 /// How tokens are chosen. The defaults change nothing in the model's distribution.

@@ -5,6 +5,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     blocks::blocks_for,
+    constraint::AnswerConstraint,
     penalties::HistoryPenalties,
     request::{Event, Finish, FinishReason, Request, SamplingParams, TokenEvent, TokenLogprobs},
     text::AnswerText,
@@ -26,6 +27,7 @@ pub(crate) struct Sequence {
     /// What they say of the next token.
     history_bias: Vec<(u32, f32)>,
     logprobs: Option<usize>,
+    constraint: Option<AnswerConstraint>,
     stop_token_ids: Vec<u32>,
     answer: AnswerText,
     events: UnboundedSender<Event>,
@@ -63,6 +65,7 @@ impl Sequence {
             penalties,
             history_bias,
             logprobs: request.logprobs,
+            constraint: request.constraint.map(|constraint| constraint.begin()),
             stop_token_ids,
             answer,
             events,
@@ -106,7 +109,7 @@ impl Sequence {
             seen: &self.seen,
             logit_bias: &self.sampling.logit_bias,
             history_bias: &self.history_bias,
-            mask: None,
+            mask: self.constraint.as_ref().map(AnswerConstraint::mask),
         };
         let (row, sample) = (chunk - 1, Some(sampling));
         Some(Want { row, sample, top_logprobs: self.logprobs, ..Want::default() })
@@ -137,6 +140,13 @@ impl Sequence {
         }
 
         let ends_turn = self.stop_token_ids.contains(&id);
+        let is_complete = match &mut self.constraint {
+            Some(constraint) if !ends_turn => match constraint.accept(id) {
+                Ok(is_complete) => is_complete,
+                Err(reason) => return self.fail(&format!("the answer's form: {reason}")),
+            },
+            _ => false,
+        };
         let (text, has_stop_text) = if ends_turn { self.answer.push_end(id) } else { self.answer.push(id) };
         let logprobs = output
             .logprobs
@@ -146,9 +156,9 @@ impl Sequence {
         self.tell(Event::Token(TokenEvent { id, text, logprobs }));
 
         let completion_tokens = self.tokens.len() - self.prompt_tokens;
-        if ends_turn || has_stop_text || completion_tokens == self.max_tokens {
+        if ends_turn || is_complete || has_stop_text || completion_tokens == self.max_tokens {
             let (text, ends_in_stop_text) = if has_stop_text { Default::default() } else { self.answer.finish() };
-            let is_stop = ends_turn || has_stop_text || ends_in_stop_text;
+            let is_stop = ends_turn || is_complete || has_stop_text || ends_in_stop_text;
             let reason = if is_stop { FinishReason::Stop } else { FinishReason::Length };
             let prompt_tokens = self.prompt_tokens;
             self.tell(Event::Finished(Finish { reason, text, prompt_tokens, completion_tokens }));

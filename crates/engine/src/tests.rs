@@ -1,5 +1,5 @@
 mod answers;
-mod fake;
+pub(crate) mod fake;
 mod scheduling;
 mod threads;
 mod validation;
