@@ -41,6 +41,7 @@ curl --silent --fail --output /dev/null "$DOTS_TEST_URL/health" || { echo "no an
 failed=0
 # Each suite prints `NAME: N passed, N failed` and exits with 1 where one failed.
 "$cache/venv/bin/python" tests/clients/test_openai.py || failed=1
+"$cache/venv/bin/python" tests/clients/test_structured.py "$dots" tests/fixtures/goldens/hf || failed=1
 # A module is looked up from where the file lies, so the test goes beside the package.
 cp tests/clients/openai.test.mjs "$cache/node/"
 node "$cache/node/openai.test.mjs" || failed=1

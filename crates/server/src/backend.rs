@@ -2,13 +2,17 @@
 
 use std::pin::Pin;
 
-use dots_engine::{Breakers, Event, Request, Stats, SubmitError};
+use dots_engine::{
+    Breakers, Event, Request, Stats, SubmitError,
+    constraint::{Constraint, ConstraintError, ConstraintSpec},
+};
 use dots_model::{
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
     tokenizer::Specials,
 };
 use futures_core::Stream;
+use serde_json::Value;
 
 use crate::Served;
 
@@ -41,8 +45,11 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Where `texts` stand in tokens, for DRY.
     fn dry_breakers(&self, texts: &[String]) -> Breakers;
 
-    /// Ids of a conversation, special tokens in its contents being text.
-    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError>;
+    /// Ids of a conversation in which `tools` may be called, special tokens in its contents being text.
+    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError>;
+
+    /// Compiles what an answer must look like. Takes its time: not for the runtime's threads.
+    fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError>;
 
     /// Text of `ids`.
     fn decode(&self, ids: &[u32]) -> String;
@@ -90,8 +97,12 @@ impl Backend for Served {
         Breakers::of_texts(texts.iter().map(String::as_str), &self.tokenizer)
     }
 
-    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
-        self.template.encode(&self.tokenizer, messages, true)
+    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError> {
+        self.template.encode_with_tools(&self.tokenizer, messages, tools, true)
+    }
+
+    fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        self.grammars.compile(spec)
     }
 
     fn decode(&self, ids: &[u32]) -> String {

@@ -9,6 +9,7 @@ mod answer;
 mod auth;
 mod backend;
 mod body;
+mod constraints;
 mod context;
 mod cors;
 mod drain;
@@ -32,7 +33,7 @@ mod words;
 
 use std::{sync::Arc, time::SystemTime};
 
-use dots_engine::{Engine, Request, SubmitError};
+use dots_engine::{Engine, Grammars, Request, SubmitError};
 use dots_model::{checkpoint::GenerationDefaults, template::ChatTemplate, tokenizer::Tokenizer};
 
 use crate::{
@@ -58,6 +59,8 @@ pub struct Served {
     pub engine: Engine,
     /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
+    /// Forms that answers may be held to.
+    pub grammars: Grammars,
     /// Conversations to prompts.
     pub template: ChatTemplate,
     /// The authors' sampling settings, under what a request sets itself.

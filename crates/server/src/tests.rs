@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -14,12 +14,15 @@ use std::{
 };
 
 use dots_engine::{
-    Breakers, Event, Finish, FinishReason, Request, SamplingParams, Stats, SubmitError, TokenEvent, TokenLogprobs,
+    Breakers, Event, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, SubmitError, TokenEvent,
+    TokenLogprobs,
+    constraint::{Constraint, ConstraintError, ConstraintSpec},
 };
 use dots_model::{
+    Checkpoint,
     checkpoint::GenerationDefaults,
     template::{Message, TemplateError},
-    tokenizer::Specials,
+    tokenizer::{Specials, Tokenizer},
 };
 use futures_core::Stream;
 use serde_json::{Value, json};
@@ -33,6 +36,7 @@ use crate::{
 
 mod encrypted;
 mod operations;
+mod structured;
 mod traces;
 
 const CONTEXT_TOKENS: usize = 64;
@@ -48,6 +52,9 @@ struct Script {
     has_stopped: bool,
     /// Goes on with letters where silence would be.
     is_flood: bool,
+    /// Said instead of letters, a character a token.
+    answer: Option<String>,
+    grammars: OnceLock<Grammars>,
 }
 
 struct Scripted {
@@ -108,11 +115,22 @@ impl Backend for Script {
         Breakers::new(texts.iter().map(|text| self.encode_text(text)).collect())
     }
 
-    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
+    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError> {
         if messages.iter().any(|message| message.content.contains("refuse me")) {
             return Err(TemplateError("roles must alternate".to_owned()));
         }
-        Ok(messages.iter().flat_map(|message| self.encode_text(&message.content)).collect())
+        let tools = tools.iter().map(|tool| u32::from(tool["function"]["name"].as_str().unwrap().as_bytes()[0]));
+        Ok(messages.iter().flat_map(|message| self.encode_text(&message.content)).chain(tools).collect())
+    }
+
+    /// The forms are a golden's; the script does not keep to them.
+    fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        let grammars = self.grammars.get_or_init(|| {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
+            let checkpoint = Checkpoint::open(std::path::Path::new(path)).unwrap();
+            Grammars::new(Arc::new(Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap()), vec![])
+        });
+        grammars.compile(spec)
     }
 
     fn decode(&self, ids: &[u32]) -> String {
@@ -135,6 +153,23 @@ impl Backend for Script {
         if prompt + completion > CONTEXT_TOKENS {
             let requested = prompt + completion;
             return Err(SubmitError::TooLong { context: CONTEXT_TOKENS, requested, prompt, completion });
+        }
+        if let Some(answer) = &self.answer {
+            let token = |c: char| TokenEvent { id: u32::from(c), text: c.into(), logprobs: None };
+            let mut events: VecDeque<_> = answer.chars().map(|c| Event::Token(token(c))).collect();
+            events.push_back(Event::Finished(Finish {
+                reason: if request.constraint.is_some() { FinishReason::Stop } else { FinishReason::Length },
+                text: String::new(),
+                prompt_tokens: prompt,
+                completion_tokens: answer.len(),
+            }));
+            self.running.fetch_add(1, Ordering::SeqCst);
+            return Ok(Box::pin(Scripted {
+                events,
+                endless: false,
+                is_flood: false,
+                running: Arc::clone(&self.running),
+            }));
         }
         let first = u32::from(b'a') + request.sampling.seed.unwrap_or(0) as u32;
         let mut events: VecDeque<_> = (0..completion as u32)

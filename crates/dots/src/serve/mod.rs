@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
+use dots_engine::Grammars;
 use dots_server::{Exporter, Keys, Origins, PlannedMemory, Served, ServerOptions, Tls};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -67,6 +68,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     say(&format!("Try:\n{}", curl(scheme, address, &options.model_names[0], !options.keys.is_open())));
 
     let served = Served {
+        grammars: Grammars::new(Arc::clone(&running.tokenizer), running.engine.options().eos_token_ids.clone()),
         engine: running.engine,
         tokenizer: Arc::clone(&running.tokenizer),
         template,

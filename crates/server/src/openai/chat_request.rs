@@ -1,11 +1,16 @@
 //! The body of `POST /v1/chat/completions`.
 
-use dots_model::{checkpoint::GenerationDefaults, template::Message};
+use dots_model::{
+    checkpoint::GenerationDefaults,
+    template::{Message, ToolCall},
+};
 use serde_json::{Map, Value};
 
 use super::{
     fields::{Fields, wrong_type},
     generation::{Generation, bounded, refuse_entries},
+    structured::Structure,
+    tools::{MAX_TOOLS, Tools, check_name},
 };
 use crate::error::{ApiError, quoted};
 
@@ -19,6 +24,8 @@ const MAX_TOP_LOGPROBS: i64 = 20;
 pub struct ChatRequest {
     /// The conversation; not empty.
     pub messages: Vec<Message>,
+    /// What the answer may call.
+    pub tools: Option<Tools>,
     /// With `Some(n)`: each token's log-probability and the `n` best.
     pub logprobs: Option<usize>,
     /// All else.
@@ -31,7 +38,17 @@ impl ChatRequest {
         let fields = Fields::new(body);
         let generation = Generation::parse(fields, defaults)?;
         refuse_what_comes_later(fields)?;
-        Ok(Self { messages: messages(fields)?, logprobs: logprobs(fields)?, generation })
+        let tools = Tools::parse(fields)?;
+        Ok(Self { messages: messages(fields)?, tools, logprobs: logprobs(fields)?, generation })
+    }
+
+    /// Takes the form that the answer must have: that of its tools and of its text.
+    pub fn take_structure(&mut self) -> Result<Option<Structure>, ApiError> {
+        let structure = self.generation.structure.take();
+        match &self.tools {
+            Some(tools) => tools.structure(structure).map(Some),
+            None => Ok(structure),
+        }
     }
 }
 
@@ -47,25 +64,14 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Tools, formats and sounds: an answer that left them out would look like one that kept to them.
+/// Sounds, and what tools were called before: an answer that left them out would look like one that kept to them.
 fn refuse_what_comes_later(fields: Fields<'_>) -> Result<(), ApiError> {
-    refuse_entries(fields, "tools", "tool calling")?;
-    refuse_entries(fields, "functions", "function calling")?;
-    for choice in ["tool_choice", "function_call"] {
-        match fields.get(choice) {
-            // Without tools both mean the same.
-            None => {}
-            Some(Value::String(word)) if word == "none" || word == "auto" => {}
-            Some(_) => return Err(ApiError::unsupported(choice, "tool calling")),
-        }
-    }
-    if let Some(value) = fields.get("response_format") {
-        let format = Fields::nested(value, "response_format.")?;
-        match format.string("type")? {
-            None => return Err(ApiError::missing("response_format.type")),
-            Some("text") => {}
-            Some(_) => return Err(ApiError::unsupported("response_format", "any format but 'text'")),
-        }
+    refuse_entries(fields, "functions", "function calling under its old name ('tools' has it)")?;
+    match fields.get("function_call") {
+        // Without functions both mean the same.
+        None => {}
+        Some(Value::String(word)) if word == "none" || word == "auto" => {}
+        Some(_) => return Err(ApiError::unsupported("function_call", "function calling under its old name")),
     }
     if fields.get("audio").is_some() {
         return Err(ApiError::unsupported("audio", "audio"));
@@ -92,26 +98,73 @@ fn message(fields: Fields<'_>) -> Result<Message, ApiError> {
     let role = match fields.string("role")?.ok_or_else(|| ApiError::missing(&fields.param("role")))? {
         // OpenAI's newer name for what dots.llm1 knows as the system prompt.
         "developer" => "system",
-        role @ ("system" | "user" | "assistant") => role,
-        "tool" | "function" => return Err(ApiError::unsupported(&fields.param("role"), "a tool's message")),
+        role @ ("system" | "user" | "assistant" | "tool") => role,
+        "function" => return Err(ApiError::unsupported(&fields.param("role"), "a function's message ('tool' has it)")),
         other => {
             return Err(ApiError::invalid(
                 fields.param("role"),
                 "invalid_value",
                 format!(
-                    "Invalid value: '{}'. Supported values are: 'system', 'developer', 'user', and 'assistant'.",
+                    "Invalid value: '{}'. Supported values are: 'system', 'developer', 'user', 'assistant', and \
+                     'tool'.",
                     quoted(other)
                 ),
             ));
         }
     };
-    refuse_entries(fields, "tool_calls", "tool calling")?;
     let content = match fields.get("content") {
         Some(value) => content(value, &fields.param("content"))?,
         None if role == "assistant" => String::new(),
         None => return Err(ApiError::missing(&fields.param("content"))),
     };
-    Ok(Message { role: role.to_owned(), content })
+    let mut message = Message::new(role, content);
+    match role {
+        "assistant" => message.tool_calls = tool_calls(fields)?,
+        "tool" => {
+            let id = fields.string("tool_call_id")?.ok_or_else(|| ApiError::missing(&fields.param("tool_call_id")))?;
+            message.tool_call_id = Some(id.to_owned());
+            message.name = fields.string("name")?.map(str::to_owned);
+        }
+        _ => {}
+    }
+    Ok(message)
+}
+
+/// The calls of an assistant's message.
+fn tool_calls(fields: Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
+    let items = fields.array("tool_calls")?.unwrap_or_default();
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let param = fields.param("tool_calls");
+    let items = bounded(&param, items, MAX_TOOLS)?.iter().enumerate();
+    items.map(|(i, item)| tool_call(Fields::nested(item, &format!("{param}[{i}]."))?)).collect()
+}
+
+fn tool_call(fields: Fields<'_>) -> Result<ToolCall, ApiError> {
+    if let Some(other) = fields.string("type")?
+        && other != "function"
+    {
+        return Err(ApiError::unsupported(&fields.param("type"), "any call but a function's"));
+    }
+    let id = fields.string("id")?.ok_or_else(|| ApiError::missing(&fields.param("id")))?;
+    let path = fields.param("function.");
+    let function = Fields::nested(fields.required("function")?, &path)?;
+    let name = function.string("name")?.ok_or_else(|| ApiError::missing(&function.param("name")))?;
+    check_name(name, &function.param("name"))?;
+    let param = function.param("arguments");
+    let arguments = match function.string("arguments")? {
+        None => return Err(ApiError::missing(&param)),
+        Some(text) if text.trim().is_empty() => serde_json::Map::new(),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            ApiError::invalid(
+                &param,
+                "invalid_value",
+                format!("'{param}': expected the text of a JSON object: {error}."),
+            )
+        })?,
+    };
+    Ok(ToolCall { id: id.to_owned(), name: name.to_owned(), arguments })
 }
 
 /// A text, or parts of type `text`, which are joined by line breaks as vLLM joins them.
@@ -180,6 +233,7 @@ mod tests {
     #[test]
     fn a_wrong_message_is_named_by_its_place() {
         let user = |content: Value| json!({"messages": [{"role": "user", "content": content}]});
+        let called = |call: Value| json!({"messages": [{"role": "assistant", "tool_calls": [call]}]});
         let cases = [
             (json!({}), "messages"),
             (json!({"messages": []}), "messages"),
@@ -188,9 +242,31 @@ mod tests {
             (json!({"messages": [{"content": "x"}]}), "messages[0].role"),
             (json!({"messages": [{"role": "king", "content": "x"}]}), "messages[0].role"),
             (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role"),
-            (json!({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}), "messages[0].role"),
+            (json!({"messages": [{"role": "function", "content": "x", "name": "f"}]}), "messages[0].role"),
+            (json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].tool_call_id"),
+            (json!({"messages": [{"role": "tool", "content": "x", "tool_call_id": 1}]}), "messages[0].tool_call_id"),
+            (json!({"messages": [{"role": "tool", "tool_call_id": "1"}]}), "messages[0].content"),
             (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
-            (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "messages[0].tool_calls"),
+            (json!({"messages": [{"role": "assistant", "tool_calls": {}}]}), "messages[0].tool_calls"),
+            (called(json!("f")), "messages[0].tool_calls[0]"),
+            (called(json!({})), "messages[0].tool_calls[0].id"),
+            (called(json!({"id": "1", "type": "custom"})), "messages[0].tool_calls[0].type"),
+            (called(json!({"id": "1"})), "messages[0].tool_calls[0].function"),
+            (called(json!({"id": "1", "function": {}})), "messages[0].tool_calls[0].function.name"),
+            (called(json!({"id": "1", "function": {"name": "f g"}})), "messages[0].tool_calls[0].function.name"),
+            (called(json!({"id": "1", "function": {"name": "f"}})), "messages[0].tool_calls[0].function.arguments"),
+            (
+                called(json!({"id": "1", "function": {"name": "f", "arguments": "{"}})),
+                "messages[0].tool_calls[0].function.arguments",
+            ),
+            (
+                called(json!({"id": "1", "function": {"name": "f", "arguments": "[]"}})),
+                "messages[0].tool_calls[0].function.arguments",
+            ),
+            (
+                called(json!({"id": "1", "function": {"name": "f", "arguments": {}}})),
+                "messages[0].tool_calls[0].function.arguments",
+            ),
             (user(json!(1)), "messages[0].content"),
             (user(json!({"type": "text", "text": "x"})), "messages[0].content"),
             (user(json!(["x"])), "messages[0].content[0]"),
@@ -207,15 +283,9 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_by_name() {
-        let tool = json!({"type": "function", "function": {"name": "f"}});
         let cases = [
-            (json!({"tools": [tool]}), "tools"),
-            (json!({"tools": {}}), "tools"),
-            (json!({"tool_choice": "required"}), "tool_choice"),
             (json!({"functions": [{}]}), "functions"),
-            (json!({"response_format": {"type": "json_object"}}), "response_format"),
-            (json!({"response_format": {}}), "response_format.type"),
-            (json!({"response_format": "json"}), "response_format"),
+            (json!({"function_call": {"name": "f"}}), "function_call"),
             (json!({"audio": {"voice": "x"}}), "audio"),
             (json!({"modalities": ["text", "audio"]}), "modalities"),
             (json!({"top_logprobs": 3}), "top_logprobs"),
@@ -231,6 +301,23 @@ mod tests {
             "user": "u", "metadata": {"a": "b"}, "store": false, "parallel_tool_calls": true, "top_logprobs": 0,
         });
         assert_eq!(parse(hello(harmless)).unwrap(), parse(hello(json!({}))).unwrap());
+    }
+
+    #[test]
+    fn calls_and_their_results_are_read() {
+        let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+        let parsed = parse(json!({"messages": [
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "7"},
+        ]}))
+        .unwrap();
+        let arguments = json!({"a": 1}).as_object().unwrap().clone();
+        let call = ToolCall { id: "call_1".into(), name: "f".into(), arguments };
+        let expected = [
+            Message { tool_calls: vec![call], ..Message::new("assistant", "") },
+            Message { tool_call_id: Some("call_1".into()), ..Message::new("tool", "7") },
+        ];
+        assert_eq!(parsed.messages, expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     fields::{Fields, empty_array, long_array, wrong_type},
     sampling::{SamplingTexts, sampling},
+    structured::Structure,
 };
 use crate::error::ApiError;
 
@@ -49,6 +50,8 @@ pub struct Generation {
     pub include_stop: bool,
     /// An answer holds the text of special tokens: `skip_special_tokens` is false.
     pub show_special_tokens: bool,
+    /// What the answer must look like.
+    pub structure: Option<Structure>,
     /// `None` sends the answer whole.
     pub stream: Option<StreamOptions>,
 }
@@ -70,6 +73,7 @@ impl Generation {
             min_tokens: fields.integer("min_tokens", 0..=i64::from(u32::MAX))?.unwrap_or(0) as usize,
             include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
             show_special_tokens: !fields.boolean("skip_special_tokens")?.unwrap_or(true),
+            structure: Structure::parse(fields)?,
             stream: stream(fields)?,
         })
     }

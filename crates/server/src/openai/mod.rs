@@ -8,6 +8,9 @@ pub mod fields;
 pub mod generation;
 pub mod logprobs;
 pub mod sampling;
+pub mod structured;
+pub mod tool_parser;
+pub mod tools;
 
 use std::{
     hash::{BuildHasher, RandomState},

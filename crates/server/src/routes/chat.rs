@@ -12,12 +12,13 @@ use super::{Job, off_runtime};
 use crate::{
     App,
     answer::collect,
-    body,
+    body, constraints,
     error::ApiError,
     openai::{
         Head,
         chat_request::ChatRequest,
         chat_response::{CHUNK_OBJECT, ChatChunker, ChatCompletion, OBJECT},
+        structured::Structure,
     },
     sse,
 };
@@ -26,37 +27,43 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
-    let job = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    let (mut job, structure, has_tools) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    job.constraint = constraints::compile(&app, structure).await?;
     let choices = job.submit(&app, None)?;
     let count = job.choices();
     let logprobs = job.logprobs.is_some();
     match job.generation.stream {
         Some(options) => {
             let head = Head::new("chatcmpl", CHUNK_OBJECT, job.model);
-            let chunker = ChatChunker::new(app, head, count, logprobs, options.include_usage);
+            let chunker = ChatChunker::new(app, head, count, has_tools, logprobs, options.include_usage);
             Ok(sse::response(choices, chunker, job.generation.n, options))
         }
         None => {
             let head = Head::new("chatcmpl", OBJECT, job.model);
             let answers = collect(choices, count).await?;
-            let completion = ChatCompletion::new(head, answers, logprobs, &*app.backend);
+            let completion = ChatCompletion::new(head, answers, has_tools, logprobs, &*app.backend);
             Ok(Json(completion).into_response())
         }
     }
 }
 
-fn prepare(app: &App, body: &[u8]) -> Result<Job, ApiError> {
-    let request = ChatRequest::parse(&body::parse(body)?, app.backend.defaults())?;
+/// The job, the form of its answers, and whether they may call tools.
+fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), ApiError> {
+    let mut request = ChatRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
+    let structure = request.take_structure()?;
+    let tools = request.tools.as_ref().map_or(&[][..], |tools| &tools.definitions);
     // A template refuses what it has no form for, as roles out of turn: the conversation is the client's.
-    let prompt = app.backend.encode_chat(&request.messages).map_err(|error| {
+    let prompt = app.backend.encode_chat(&request.messages, tools).map_err(|error| {
         ApiError::invalid("messages", "invalid_value", format!("The chat template refused: {error}"))
     })?;
-    Ok(Job {
+    let job = Job {
         model,
         prompts: vec![prompt],
         prompt_param: "messages",
         generation: request.generation,
         logprobs: request.logprobs,
-    })
+        constraint: None,
+    };
+    Ok((job, structure, request.tools.is_some()))
 }

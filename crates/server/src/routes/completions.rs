@@ -12,7 +12,7 @@ use super::{Job, off_runtime};
 use crate::{
     App,
     answer::collect,
-    body,
+    body, constraints,
     error::ApiError,
     openai::{
         Head,
@@ -26,7 +26,8 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
-    let (job, echoed) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    let (mut job, echoed) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    job.constraint = constraints::compile(&app, job.generation.structure.take()).await?;
     let choices = job.submit(&app, Some(DEFAULT_MAX_TOKENS))?;
     let count = job.choices();
     let logprobs = job.logprobs.is_some();
@@ -59,7 +60,13 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<String>), ApiError> {
         Prompt::Ids(ids) => app.backend.decode(&ids),
     });
     let echoed = echoed.collect();
-    let job =
-        Job { model, prompts, prompt_param: "prompt", generation: request.generation, logprobs: request.logprobs };
+    let job = Job {
+        model,
+        prompts,
+        prompt_param: "prompt",
+        generation: request.generation,
+        logprobs: request.logprobs,
+        constraint: None,
+    };
     Ok((job, echoed))
 }

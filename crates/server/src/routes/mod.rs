@@ -13,7 +13,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use dots_engine::Request;
+use dots_engine::{Request, constraint::Constraint};
 use tokio::sync::Semaphore;
 
 use crate::{App, answer::Choices, auth, cors, drain, error::ApiError, openai::Generation, page, track, words::Words};
@@ -83,6 +83,8 @@ struct Job {
     prompt_param: &'static str,
     generation: Generation,
     logprobs: Option<usize>,
+    /// What every answer must look like.
+    constraint: Option<Constraint>,
 }
 
 impl Job {
@@ -115,6 +117,7 @@ impl Job {
                     include_stop: self.generation.include_stop,
                     show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
+                    constraint: self.constraint.clone(),
                 };
                 let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
                 streams.push(stream);
