@@ -3,7 +3,9 @@
 mod support;
 
 use std::{
-    process::{Command, Stdio},
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, atomic::Ordering::SeqCst},
     time::Duration,
 };
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use support::{
     Ran, dots,
     fake::{FakeServer, Reply, Step, event, text, wait, words},
+    fixture,
 };
 
 fn bench(url: &str, flags: &str) -> Command {
@@ -222,6 +225,61 @@ fn an_interrupted_run_shows_what_there_is() {
     assert_eq!(found["interrupted"], true);
     assert_eq!((&found["answered"], &found["stopped"], &found["failed"]), (&json!(4), &json!(2), &json!(0)));
     assert!(found["requests"][4]["ttft"].is_f64(), "what came of a stopped request is kept");
+}
+
+/// `dots serve` of the small golden, over HTTPS. It is stopped when the test ends, however it ends.
+struct OwnServer {
+    child: Child,
+    port: String,
+}
+
+impl OwnServer {
+    fn start(certificate: &Path, key: &Path) -> Self {
+        let mut command = dots();
+        command.arg("serve").arg(fixture("hf")).args(["--port", "0", "--tls-cert"]).arg(certificate);
+        command.arg("--tls-key").arg(key).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut words = BufReader::new(child.stderr.take().unwrap()).lines();
+        let port =
+            words.find_map(|line| Some(line.unwrap().split_once(" on https://")?.1.rsplit_once(':')?.1.to_owned()));
+        // What it says from now on is read, so that it never waits for a reader.
+        std::thread::spawn(move || words.for_each(drop));
+        Self { child, port: port.unwrap() }
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn our_own_server_is_measured_over_https() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = OwnServer::start(&certificate, &key);
+    let url = format!("https://localhost:{}/v1", server.port);
+
+    Ran::of(bench(&url, "--requests 1")).failed_saying(&["certificate"]);
+    for endpoint in ["completions", "chat"] {
+        let flags = "--requests 6 --concurrency 3 --lengths fixed:8,10 --ignore-eos --temperature 0 --json -";
+        let flags = format!("{flags} --endpoint {endpoint} --ca-file {}", certificate.display());
+        let found: Value = serde_json::from_str(&Ran::of(bench(&url, &flags)).succeeded().stdout).unwrap();
+        assert_eq!(
+            (&found["answered"], &found["answers_without_usage"]),
+            (&json!(6), &json!(0)),
+            "{}",
+            found["errors"]
+        );
+        assert_eq!((&found["output_tokens"], &found["peak_running"]), (&json!(60), &json!(3)));
+        assert!(found["requests"][0]["prompt_tokens"].as_u64() >= Some(8));
+        assert!(found["times"]["ttft_seconds"]["p50"].as_f64() <= found["times"]["e2e_seconds"]["p50"].as_f64());
+    }
 }
 
 #[test]

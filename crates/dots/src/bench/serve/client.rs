@@ -51,8 +51,7 @@ impl Client {
 
     /// The first name under which the server has a model.
     pub async fn first_model(&self) -> anyhow::Result<String> {
-        let models =
-            self.json(Method::GET, "/v1/models", None).await.map_err(|error| anyhow!("{error}; --model names one"))?;
+        let models = self.json(Method::GET, "/v1/models", None).await?;
         match models.pointer("/data/0/id").and_then(Value::as_str) {
             Some(name) => Ok(name.to_owned()),
             None => bail!("{}/v1/models: expected data[0].id, found none; --model names one", self.target.address),

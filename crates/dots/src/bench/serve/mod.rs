@@ -78,14 +78,14 @@ pub fn run(args: BenchServeArgs) -> anyhow::Result<()> {
     runtime.shutdown_background();
 
     if let Some(json) = json {
-        json.finish(&format!("{:#}\n", report.to_json()))?;
+        json.finish(|out| report.write_json(out))?;
     }
     if let Some(html) = html {
-        html.finish(&html::page(&report))?;
+        html.finish(|out| out.write_all(html::page(&report).as_bytes()))?;
     }
     let out = &mut io::stdout().lock();
     if to_stdout {
-        writeln!(out, "{:#}", report.to_json())?;
+        report.write_json(out)?;
     } else {
         report.print(out)?;
     }

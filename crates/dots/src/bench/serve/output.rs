@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -31,9 +31,12 @@ impl Output {
     }
 
     /// Writes it.
-    pub fn finish(mut self, text: &str) -> anyhow::Result<()> {
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all());
+    pub fn finish(mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+        let mut out = BufWriter::new(&mut self.file);
+        let written = write(&mut out).and_then(|()| out.flush());
+        drop(out);
         written
+            .and_then(|()| self.file.sync_all())
             .and_then(|()| fs::rename(&self.part, &self.path))
             .map_err(|error| anyhow!("{}: {error}", self.path.display()))
     }
@@ -57,7 +60,7 @@ mod tests {
         fs::write(&path, "old").unwrap();
         drop(Output::begin("--json", &path).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        Output::begin("--json", &path).unwrap().finish("new").unwrap();
+        Output::begin("--json", &path).unwrap().finish(|out| write!(out, "new")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -181,8 +181,23 @@ impl Report {
         notes
     }
 
-    /// The same for programs, with every request. Times are in seconds.
-    pub fn to_json(&self) -> Value {
+    /// The same for programs, with every request. Times are in seconds. A line a request: all of them at once, as one value, would
+    /// take many times the memory of the run.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{{")?;
+        for (key, value) in self.to_json() {
+            writeln!(out, "{}: {value},", Value::from(key))?;
+        }
+        write!(out, "\"requests\": [")?;
+        for (line, record) in self.records.iter().enumerate() {
+            let comma = if line == 0 { "" } else { "," };
+            write!(out, "{comma}\n{}", request(record))?;
+        }
+        writeln!(out, "\n]}}")
+    }
+
+    /// All but the requests.
+    fn to_json(&self) -> Map<String, Value> {
         let summary = &self.summary;
         let load = match self.load {
             Load::Closed { concurrency } => json!({ "kind": "closed", "concurrency": concurrency }),
@@ -212,7 +227,7 @@ impl Report {
                 |failures| json!({ "kind": failures.kind.key(), "count": failures.count, "example": failures.example }),
             )
             .collect();
-        json!({
+        let all = json!({
             "url": self.url,
             "model": self.model,
             "endpoint": self.endpoint.path(),
@@ -244,8 +259,11 @@ impl Report {
             "goodput_requests_per_second": summary.good.map(|good| summary.per_second(good)),
             "times": times,
             "errors": errors,
-            "requests": self.records.iter().map(request).collect::<Vec<_>>(),
-        })
+        });
+        match all {
+            Value::Object(all) => all,
+            _ => Map::new(),
+        }
     }
 }
 
@@ -263,6 +281,11 @@ fn distribution(times: &Distribution) -> Value {
     value
 }
 
+/// Seconds to the microsecond, which is finer than any of these clocks.
+fn seconds(seconds: f64) -> f64 {
+    (1e6 * seconds).round() / 1e6
+}
+
 fn request(record: &Record) -> Value {
     let (outcome, error) = match &record.outcome {
         Outcome::Answered => ("answered", Value::Null),
@@ -273,11 +296,11 @@ fn request(record: &Record) -> Value {
         "index": record.index,
         "outcome": outcome,
         "error": error,
-        "start": record.start,
-        "ttft": record.ttft(),
-        "itl": record.gaps().collect::<Vec<_>>(),
-        "tpot": record.tpot(),
-        "e2e": record.e2e,
+        "start": seconds(record.start),
+        "ttft": record.ttft().map(seconds),
+        "itl": record.gaps().map(seconds).collect::<Vec<_>>(),
+        "tpot": record.tpot().map(seconds),
+        "e2e": seconds(record.e2e),
         "prompt_tokens_asked": record.asked.prompt_tokens,
         "prompt_tokens": record.prompt_tokens,
         "cached_tokens": record.cached_tokens,

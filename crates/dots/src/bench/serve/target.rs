@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{anyhow, bail};
@@ -20,6 +21,10 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
+
+/// An open connection is used again for so long: a server that closes it while a request is on its way takes that request with
+/// it, and the impatient ones (uvicorn) wait 5 s.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// The way to send one request after another.
 pub type Connection = http1::SendRequest<Full<Bytes>>;
@@ -88,7 +93,8 @@ pub struct Target {
     /// Looked up once, so that no request waits for a name.
     resolved: Vec<SocketAddr>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    idle: Mutex<VecDeque<Connection>>,
+    /// With when each was used last.
+    idle: Mutex<VecDeque<(Connection, Instant)>>,
 }
 
 impl Target {
@@ -112,13 +118,15 @@ impl Target {
     pub fn idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // The one that was used last is the least likely to be closed by now.
-        std::iter::from_fn(|| idle.pop_back()).find(|connection| !connection.is_closed())
+        let (connection, _) = std::iter::from_fn(|| idle.pop_back())
+            .find(|(connection, used)| !connection.is_closed() && used.elapsed() < IDLE)?;
+        Some(connection)
     }
 
     /// Keeps a connection whose answer was read to its end.
     pub fn keep(&self, connection: Connection) {
         if !connection.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back((connection, Instant::now()));
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     super::statistics::Distribution,
-    chart::{Scale, Svg, TOP, time},
+    chart::{Scale, Svg, time},
 };
 
 /// Steps of a curve from 0 to 100 %.
@@ -34,8 +34,9 @@ pub fn cdf(name: &str, times: &Distribution, limit_ms: Option<f64>) -> String {
     svg.path("line", &curve);
     if let Some(limit) = limit_ms.map(|ms| ms / 1e3).filter(|&limit| x.holds(limit)) {
         svg.vertical("limit", x.at(limit));
-        let (place, class) = if x.at(limit) > right - 50.0 { (-5.0, "limit-name end") } else { (5.0, "limit-name") };
-        svg.text(x.at(limit) + place, TOP + 12.0, class, "limit");
+        // Below, where no curve runs along the top.
+        let (place, class) = if x.at(limit) < left + 50.0 { (5.0, "limit-name") } else { (-5.0, "limit-name end") };
+        svg.text(x.at(limit) + place, bottom - 6.0, class, "limit");
     }
     for percent in [50.0, 95.0, 99.0] {
         let Some(value) = times.percentile(percent) else { continue };
