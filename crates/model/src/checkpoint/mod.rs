@@ -8,6 +8,7 @@
 pub mod container;
 mod experts;
 mod files;
+mod fingerprint;
 mod gguf;
 mod hf;
 mod json;

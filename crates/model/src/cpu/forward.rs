@@ -79,15 +79,18 @@ impl Forward<'_> {
         }
     }
 
-    /// Final norm and head of up to `HEAD_ROWS` rows, given by index: logits go to `buffers.logits: (rows, vocab)`, the
-    /// normed hidden states to `buffers.head_in: (rows, hidden)`.
-    pub fn head(&mut self, rows: &[usize]) {
+    /// Final norm and head of up to `HEAD_ROWS` rows, given by index: the normed hidden states go to
+    /// `buffers.head_in: (rows, hidden)`, and where somebody wants them the logits to `buffers.logits: (rows, vocab)`.
+    pub fn head(&mut self, rows: &[usize], wants_logits: bool) {
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let b = &mut *self.buffers;
         let head_in = &mut b.head_in[..rows.len() * hidden];
         for (out, row) in head_in.chunks_mut(hidden).zip(rows) {
             let x = &b.hidden[row * hidden..(row + 1) * hidden];
             rms_norm(self.compute.isa(), x, &self.layers.final_norm, self.config.rms_norm_eps, out);
+        }
+        if !wants_logits {
+            return;
         }
         let x = rounded(self.compute, self.arithmetic, head_in, hidden, &mut b.normed_q8);
         let out = &mut b.logits[..rows.len() * vocab];

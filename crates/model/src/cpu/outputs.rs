@@ -29,7 +29,11 @@ pub fn collect(
     let mut outputs = vec![Output::default(); wants.len()];
     for (wants, outputs) in wants.chunks(HEAD_ROWS).zip(outputs.chunks_mut(HEAD_ROWS)) {
         let rows: Vec<usize> = wants.iter().map(|(row, _)| *row).collect();
-        forward.head(&rows);
+        // States and routing need no head, which is half of what a small model computes.
+        let is_about_tokens = |want: &Want<'_>| {
+            want.sample.is_some() || want.top_logprobs.is_some() || want.score.is_some() || want.logits
+        };
+        forward.head(&rows, wants.iter().any(|(_, want)| is_about_tokens(want)));
         let buffers = &*forward.buffers;
         let logits = buffers.logits.chunks(forward.config.vocab_size);
         let hidden = buffers.head_in.chunks(forward.config.hidden_size);
