@@ -89,7 +89,8 @@ pub async fn follow(
                 answer.finish = Some(finish);
                 return Ok(answer);
             }
-            Some(Event::Failed(reason)) => bail!("{reason}"),
+            Some(Event::Prompt(_) | Event::Embedding(_)) => {}
+            Some(Event::Failed(failure)) => bail!("{failure}"),
             None => bail!("the engine stopped before the answer was complete"),
         }
     }

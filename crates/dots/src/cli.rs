@@ -380,11 +380,27 @@ pub struct EngineArgs {
     #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
     pub max_model_len: Option<usize>,
     /// Most tokens in one step; a longer prompt is read in pieces of this size
-    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
+    #[arg(long, visible_alias = "max-num-batched-tokens", value_name = "TOKENS", default_value = "512", value_parser = count)]
     pub max_batch_tokens: usize,
+    /// Try what is likely to come next before it is known, where that is measured to be faster; answers do not change
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub speculate: Option<SpeculateArg>,
+    /// Keep the cache in this folder too, so that a long chat goes on after a restart without being read again
+    #[arg(long, value_name = "DIR")]
+    pub kv_spill: Option<PathBuf>,
+    /// Most gigabytes to keep there; what was not used for longest goes first
+    #[arg(long, value_name = "GB", default_value = "32", value_parser = count, requires = "kv_spill")]
+    pub kv_spill_gb: usize,
     /// Tokens that the cache holds, all sequences together [default: one longest sequence; a server up to four]
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     pub cache_tokens: Option<usize>,
+}
+
+/// Where drafts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeculateArg {
+    /// What followed the last tokens when they were last seen, in the prompt or the answer
+    Ngram,
 }
 
 /// Which arithmetic; `--arithmetic` says what they are.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use dots_engine::{Engine, EngineOptions};
+use dots_engine::{Engine, EngineOptions, SpillOptions};
 use dots_model::{
     Checkpoint,
     checkpoint::Tensor,
@@ -25,8 +25,6 @@ use crate::{
     units,
 };
 
-/// Most sequences that a server runs in one step.
-const SERVER_SEQUENCES: usize = 32;
 /// Longest sequences that a server's cache holds at once, where memory allows it.
 const SERVER_CACHE_CONTEXTS: usize = 4;
 
@@ -35,8 +33,8 @@ const SERVER_CACHE_CONTEXTS: usize = 4;
 pub enum Users {
     /// One request at a time.
     One,
-    /// A server's.
-    Many,
+    /// A server's: so many at once, and so many more that wait.
+    Many { max_sequences: usize, max_queue: usize },
 }
 
 /// A model that runs.
@@ -117,9 +115,11 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
         cache_tokens,
         max_batch_tokens: args.max_batch_tokens,
     };
-    let (max_sequences, sequences) = match users {
-        Users::One => (1, 1),
-        Users::Many => (SERVER_SEQUENCES.min(args.max_batch_tokens), SERVER_CACHE_CONTEXTS),
+    let (max_sequences, max_queue, sequences) = match users {
+        Users::One => (1, 1, 1),
+        Users::Many { max_sequences, max_queue } => {
+            (max_sequences.min(args.max_batch_tokens), max_queue, SERVER_CACHE_CONTEXTS)
+        }
     };
     let wish = Wish {
         max_model_len: args.max_model_len,
@@ -137,6 +137,14 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
     settle(&mut checkpoint, args.no_mmap, args.mlock, plan.cache_bytes.saturating_add(plan.buffers_bytes))?;
 
     let executor = CpuExecutor::new(&checkpoint, &options)?;
+    let spill = match &args.kv_spill {
+        None => None,
+        Some(folder) => {
+            std::fs::create_dir_all(folder).map_err(|error| anyhow!("--kv-spill {}: {error}", folder.display()))?;
+            let key = checkpoint.cache_key(arithmetic, cache_type, executor.instruction_set());
+            Some(SpillOptions { folder: folder.clone(), limit_bytes: args.kv_spill_gb as u64 * 1_000_000_000, key })
+        }
+    };
     let engine = Engine::start(
         Box::new(executor),
         Arc::clone(&tokenizer),
@@ -144,6 +152,9 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
             max_model_len: lengths.max_model_len,
             max_batch_tokens: args.max_batch_tokens,
             max_sequences,
+            max_queue,
+            speculate: args.speculate.is_some(),
+            spill,
             eos_token_ids: checkpoint.generation.eos_token_ids.clone(),
         },
     );

@@ -5,10 +5,11 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, TryRecvError},
+        mpsc::{self, RecvTimeoutError, TryRecvError},
     },
     task::{Context, Poll},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use dots_model::{
@@ -18,12 +19,18 @@ use dots_model::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
+    outstanding::{Place, Places},
     penalties::HistoryPenalties,
-    request::{Event, Limits, Request, SubmitError},
-    sequence::Sequence,
+    request::{Event, Failure, Limits, Request, SubmitError},
+    sequence::{Caller, Sequence},
+    speculate::Lookup,
+    spill::{Spill, SpillOptions},
     stepper::Stepper,
     text::{AnswerText, TextStream, TokenizerText},
 };
+
+/// Between two blocks that an idle engine gives to the disk.
+const WHILE_IDLE: Duration = Duration::from_millis(1);
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -34,21 +41,45 @@ pub struct EngineOptions {
     pub max_batch_tokens: usize,
     /// Most sequences in one step; never more than tokens.
     pub max_sequences: usize,
+    /// Most requests that wait beside those that run; more are refused.
+    pub max_queue: usize,
+    /// Try what is likely to follow before it is known, where that is measured to be faster.
+    pub speculate: bool,
+    /// Keep blocks of the cache on disk too.
+    pub spill: Option<SpillOptions>,
     /// Ids that end a turn.
     pub eos_token_ids: Vec<u32>,
 }
 
-/// What an engine is busy with, as of its last step.
+/// What an engine is busy with, and what it has done since its start, as of its last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Sequences that hold cache blocks.
     pub running: usize,
     /// Sequences that wait for cache blocks or for a place in the step.
     pub waiting: usize,
-    /// Cache blocks that no sequence holds.
+    /// Cache blocks that no sequence holds, those of `cached_blocks` among them.
     pub free_blocks: usize,
+    /// Cache blocks that no sequence holds and whose content another may still share.
+    pub cached_blocks: usize,
     /// Cache blocks in all.
     pub total_blocks: usize,
+    /// Steps done.
+    pub steps: u64,
+    /// Tokens whose keys and values were computed, prompts' and generated ones.
+    pub computed_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Tokens tried before they were known.
+    pub drafted_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_tokens: u64,
+    /// Times that a sequence gave its blocks up to another.
+    pub preemptions: u64,
+    /// Tokens of sequences that began or began again.
+    pub prefix_queried_tokens: u64,
+    /// Those of them that were in the cache.
+    pub prefix_hit_tokens: u64,
 }
 
 /// Runs requests. Cheap to clone. When the last clone is dropped, the engine's thread ends after the step under way, which
@@ -59,6 +90,7 @@ pub struct Engine(Arc<Shared>);
 struct Shared {
     options: EngineOptions,
     limits: Limits,
+    places: Arc<Places>,
     new_text: Box<NewText>,
     stats: Arc<Mutex<Stats>>,
     // Dropped before the thread is joined, which tells the thread to end.
@@ -90,8 +122,15 @@ impl Engine {
             vocab_size: executor.config().vocab_size,
             context_tokens: options.max_model_len.min(executor.plan().cache_blocks * BLOCK_TOKENS),
         };
-        let stepper = Stepper::new(executor, options.max_batch_tokens, options.max_sequences);
-        let stats = Arc::new(Mutex::new(stepper.scheduler.stats()));
+        let spill = options.spill.as_ref().and_then(|spill| {
+            let mut block = Vec::new();
+            executor.export_block(0, &mut block);
+            let opened = Spill::open(spill, block.len());
+            // Without it the engine is slower and no less right.
+            opened.inspect_err(|error| tracing::error!(%error, folder = %spill.folder.display(), "no spill")).ok()
+        });
+        let stepper = Stepper::new(executor, options.max_batch_tokens, options.max_sequences, spill);
+        let stats = Arc::new(Mutex::new(stepper.stats()));
         let (submissions, submitted) = mpsc::channel();
         let thread = thread::Builder::new().name("dots-engine".to_owned()).spawn({
             let stats = stats.clone();
@@ -99,13 +138,15 @@ impl Engine {
         });
         // Without a thread every submit says that the engine has stopped.
         let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread for the engine")).ok();
-        Self(Arc::new(Shared { options, limits, new_text, stats, submissions, thread: JoinOnDrop(thread) }))
+        let places = Places::new(options.max_sequences.saturating_add(options.max_queue).max(1));
+        Self(Arc::new(Shared { options, limits, places, new_text, stats, submissions, thread: JoinOnDrop(thread) }))
     }
 
     /// Queues a request. Dropping the returned stream cancels it within one step.
     pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
-        let Shared { options, limits, new_text, submissions, .. } = &*self.0;
-        let (sequence, events) = prepare(request, limits, options, new_text())?;
+        let Shared { options, limits, places, new_text, submissions, .. } = &*self.0;
+        let max_tokens = request.checked_max_tokens(limits)?;
+        let (sequence, events) = prepare(request, max_tokens, options, new_text(), places.take()?);
         submissions.send(sequence).map_err(|_| SubmitError::Stopped)?;
         Ok(events)
     }
@@ -126,24 +167,24 @@ impl Engine {
     }
 }
 
+/// Makes a checked request a sequence.
 pub(crate) fn prepare(
     mut request: Request,
-    limits: &Limits,
+    max_tokens: usize,
     options: &EngineOptions,
     text: Box<dyn TextStream>,
-) -> Result<(Sequence, Events), SubmitError> {
-    let max_tokens = request.checked_max_tokens(limits)?;
+    place: Place,
+) -> (Sequence, Events) {
     let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
-    let mut stop_token_ids = std::mem::take(&mut request.stop_token_ids);
-    let end_ids = [stop_token_ids.as_slice(), &options.eos_token_ids].concat();
+    let end_ids = [request.stop_token_ids.as_slice(), &options.eos_token_ids].concat();
     let penalties = HistoryPenalties::new(&request, end_ids);
-    if !request.ignore_eos {
-        stop_token_ids.extend(&options.eos_token_ids);
-    }
+    let eos_token_ids = if request.ignore_eos { Vec::new() } else { options.eos_token_ids.clone() };
     let answer = AnswerText::new(text, &mut request);
-    let (sender, receiver) = unbounded_channel();
-    let sequence = Sequence::new(request, max_tokens, seed, stop_token_ids, penalties, answer, sender);
-    Ok((sequence, Events { receiver, has_ended: false }))
+    let (events, receiver) = unbounded_channel();
+    let caller = Caller { answer, events, place };
+    let mut sequence = Sequence::new(request, max_tokens, seed, eos_token_ids, penalties, caller);
+    sequence.lookup = options.speculate.then(Lookup::default);
+    (sequence, Events { receiver, has_ended: false })
 }
 
 fn run(mut stepper: Stepper, submitted: &mpsc::Receiver<Sequence>, stats: &Mutex<Stats>) {
@@ -158,13 +199,24 @@ fn run(mut stepper: Stepper, submitted: &mpsc::Receiver<Sequence>, stats: &Mutex
             tracing::error!(fault, "the block pool is broken");
             debug_assert!(false, "the block pool is broken: {fault}");
         }
-        *stats.lock().unwrap_or_else(PoisonError::into_inner) = stepper.scheduler.stats();
+        *stats.lock().unwrap_or_else(PoisonError::into_inner) = stepper.stats();
     }
+    stepper.end();
 }
 
 /// Takes what was submitted, waiting for it where there is nothing else to do; false once the last [`Engine`] is gone.
 fn receive(stepper: &mut Stepper, submitted: &mpsc::Receiver<Sequence>) -> bool {
     if stepper.scheduler.is_idle() {
+        let mut waited = RecvTimeoutError::Timeout;
+        while stepper.idle() && waited == RecvTimeoutError::Timeout {
+            match submitted.recv_timeout(WHILE_IDLE) {
+                Ok(sequence) => {
+                    stepper.scheduler.add(sequence);
+                    return true;
+                }
+                Err(error) => waited = error,
+            }
+        }
         match submitted.recv() {
             Ok(sequence) => stepper.scheduler.add(sequence),
             Err(_) => return false,
@@ -180,7 +232,7 @@ fn receive(stepper: &mut Stepper, submitted: &mpsc::Receiver<Sequence>) -> bool 
 }
 
 /// The events of one request: a `Stream`, or one by one with [`Self::blocking_next`]. The last is [`Event::Finished`] or
-/// [`Event::Failed`]. What is not read waits in memory, at most one event for each of the request's `max_tokens` and one
+/// [`Event::Failed`]. What is not read waits in memory, at most one event for each of the request's `max_tokens` and three
 /// more.
 #[derive(Debug)]
 pub struct Events {
@@ -199,7 +251,7 @@ impl Events {
         if self.has_ended {
             return None;
         }
-        let event = event.unwrap_or_else(|| Event::Failed(SubmitError::Stopped.to_string()));
+        let event = event.unwrap_or(Event::Failed(Failure::Stopped));
         self.has_ended = matches!(event, Event::Finished(_) | Event::Failed(_));
         Some(event)
     }

@@ -33,6 +33,11 @@ impl HistoryPenalties {
         }
     }
 
+    /// Whether anything is asked of them.
+    pub fn look_back(&self) -> bool {
+        self.min_tokens > 0 || !self.bad_words.is_empty() || self.dry.multiplier > 0.0
+    }
+
     /// Leaves in `bias` what is added to the logits of the token after `tokens` (prompt and answer), an id perhaps more
     /// than once; negative infinity forbids it.
     ///

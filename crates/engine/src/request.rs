@@ -1,6 +1,10 @@
 //! What is asked of the engine and what it answers.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::dry::Dry;
 
@@ -21,6 +25,9 @@ pub const MAX_BAD_WORD_TOKENS: usize = 256;
 /// Most alternatives of a token whose log-probabilities a request may ask for.
 pub const MAX_LOGPROBS: usize = 20;
 
+/// Most bytes of a cache salt.
+pub const MAX_SALT_BYTES: usize = 256;
+
 /// One completion of one prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -28,7 +35,8 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Most tokens to generate, at least 1; `None` is up to the context's end.
+    /// Most tokens to generate; `None` is up to the context's end. 0 only computes the prompt, and is for those who ask
+    /// something about it.
     pub max_tokens: Option<usize>,
     /// Texts that end the answer and are left out of it; at most [`MAX_STOPS`], none empty and none longer than
     /// [`MAX_STOP_BYTES`].
@@ -47,6 +55,31 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// What the answer must look like; it ends where the form is complete.
     pub constraint: Option<Constraint>,
+    /// With `Some(n)`: the log-probability of each token of the prompt and the `n` best in its place, at most
+    /// [`MAX_LOGPROBS`].
+    pub prompt_logprobs: Option<usize>,
+    /// An [`Event::Embedding`] of the prompt and no answer; `max_tokens` is then 0.
+    pub pooling: Option<Pooling>,
+    /// Which experts each token took, in [`Finish::routing`].
+    pub return_routing: bool,
+    /// The lower number goes first, as in vLLM; 0 where nobody says.
+    pub priority: i32,
+    /// Whose request it is. Tenants share the engine fairly.
+    pub tenant: u64,
+    /// When nobody needs the answer any more: what then waits or runs fails with [`Failure::Deadline`].
+    pub deadline: Option<Instant>,
+    /// Only requests of one salt share what is in the cache, so that nobody learns from the time to a first token what
+    /// others have asked; at most [`MAX_SALT_BYTES`].
+    pub cache_salt: Option<String>,
+}
+
+/// How the hidden states of a prompt become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean over all tokens.
+    Mean,
+    /// The last token's.
+    Last,
 }
 
 /// How tokens are chosen. The defaults change nothing in the model's distribution.
@@ -173,9 +206,11 @@ impl Request {
         if self.prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
         }
-        require(self.max_tokens != Some(0), "max_tokens", "at least 1", 0)?;
+        let is_about_prompt = self.prompt_logprobs.is_some() || self.pooling.is_some() || self.return_routing;
+        require(self.max_tokens != Some(0) || is_about_prompt, "max_tokens", "at least 1", 0)?;
         let (prompt, context) = (self.prompt.len(), limits.context_tokens);
-        let completion = self.max_tokens.unwrap_or_else(|| context.saturating_sub(prompt).max(1));
+        let longest = || context.saturating_sub(prompt).max(1);
+        let completion = if self.pooling.is_some() { 0 } else { self.max_tokens.unwrap_or_else(longest) };
         let requested = prompt.saturating_add(completion);
         if requested > context {
             return Err(SubmitError::TooLong { context, requested, prompt, completion });
@@ -190,8 +225,12 @@ impl Request {
         let longest = self.stop.iter().map(String::len).max().unwrap_or(0);
         require(longest <= MAX_STOP_BYTES, "stop", &format!("texts of at most {MAX_STOP_BYTES} bytes"), longest)?;
         self.stop_token_ids.iter().try_for_each(|&id| limits.check_id("stop_token_ids", id))?;
-        let logprobs = self.logprobs.unwrap_or(0);
-        require(logprobs <= MAX_LOGPROBS, "logprobs", &format!("at most {MAX_LOGPROBS}"), logprobs)?;
+        for (field, count) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {
+            let count = count.unwrap_or(0);
+            require(count <= MAX_LOGPROBS, field, &format!("at most {MAX_LOGPROBS}"), count)?;
+        }
+        let salt_bytes = self.cache_salt.as_ref().map_or(0, String::len);
+        require(salt_bytes <= MAX_SALT_BYTES, "cache_salt", &format!("at most {MAX_SALT_BYTES} bytes"), salt_bytes)?;
         Ok(completion)
     }
 }
@@ -206,12 +245,17 @@ fn require(holds: bool, field: &'static str, expected: &str, found: impl Debug) 
 /// What a running request says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// The prompt's log-probabilities, where the request asked; before the first token. One entry a token of the prompt; the
+    /// first has none, since nothing comes before it.
+    Prompt(Vec<Option<PromptToken>>),
+    /// The prompt's embedding, where the request asked: `(hidden_size)`, of the states behind the last norm, not normalised.
+    Embedding(Vec<f32>),
     /// One token was chosen.
     Token(TokenEvent),
     /// The answer is complete; the last event.
     Finished(Finish),
-    /// The step failed; the last event.
-    Failed(String),
+    /// There will be no more; the last event.
+    Failed(Failure),
 }
 
 /// One generated token.
@@ -234,26 +278,92 @@ pub struct TokenLogprobs {
     pub top: Vec<(u32, f32)>,
 }
 
-/// How an answer ended.
+/// Log-probabilities of one token of the prompt, given those before it.
 #[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// How many tokens were more probable.
+    pub rank: usize,
+    /// The best tokens in its place, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Finish {
     /// Why.
     pub reason: FinishReason,
+    /// What stopped it, where that was not the model's own end of turn.
+    pub stop: Option<Stop>,
     /// Text that was held back and is now certain; belongs to the answer.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that were in the cache already.
+    pub cached_tokens: usize,
     /// Tokens generated, the one that ended the answer included.
     pub completion_tokens: usize,
+    /// Where the time went.
+    pub timing: Timing,
+    /// Which experts each token took, where the request asked.
+    pub routing: Option<Routing>,
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FinishReason {
+    #[default]
     /// The model ended its turn, or a stop text or id came.
     Stop,
     /// `max_tokens` or the context's end was reached.
     Length,
+}
+
+/// What the request itself named as an end, and met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// One of [`Request::stop_token_ids`].
+    Token(u32),
+    /// One of [`Request::stop`].
+    Text(String),
+}
+
+/// Where a request's time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timing {
+    /// From its submission to its first step.
+    pub queued: Duration,
+    /// From its first step to its first token.
+    pub prefill: Duration,
+    /// From its first token to its last.
+    pub decode: Duration,
+}
+
+/// The experts that tokens took, in the order in which their outputs were added. The last generated token is not among them: it
+/// was never computed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routing {
+    /// The layers that have experts.
+    pub layers: Vec<usize>,
+    /// `(tokens, layers, top_k)`, the prompt's tokens first.
+    pub experts: Vec<u16>,
+}
+
+/// Why a request ended without its answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Its deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The engine stopped.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// The executor could not compute it.
+    #[error("{0}")]
+    Step(String),
 }
 
 /// Why a request was refused.
@@ -286,6 +396,14 @@ pub enum SubmitError {
         expected: String,
         /// What was given.
         found: String,
+    },
+    /// As many requests run and wait as may.
+    #[error("{outstanding} requests run or wait, and no more may; try again in {retry_after_seconds} s")]
+    QueueFull {
+        /// Requests that run or wait.
+        outstanding: usize,
+        /// When a place may be free.
+        retry_after_seconds: u64,
     },
     /// The engine has stopped.
     #[error("the engine has stopped")]

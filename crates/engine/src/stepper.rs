@@ -2,57 +2,143 @@
 
 use std::time::Instant;
 
-use dots_model::executor::{Batch, Executor, Want};
+use dots_model::{
+    Error,
+    executor::{Batch, Executor, Want},
+};
 
-use crate::scheduler::Scheduler;
+use crate::{engine::Stats, request::Failure, scheduler::Scheduler, sequence::Sequence, speculate::Cost, spill::Spill};
 
 pub(crate) struct Stepper {
     executor: Box<dyn Executor>,
     pub scheduler: Scheduler,
+    cost: Cost,
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    steps: u64,
+    computed_tokens: u64,
+    sampled_tokens: u64,
+    drafted_tokens: u64,
+    accepted_tokens: u64,
+}
+
+/// A sequence and how many of its tokens the step computes.
+type Work<'a> = (&'a mut Sequence, usize);
+
+impl Stepper {
+    pub fn new(
+        executor: Box<dyn Executor>,
+        max_batch_tokens: usize,
+        max_sequences: usize,
+        spill: Option<Spill>,
+    ) -> Self {
+        let plan = executor.plan();
+        let max_batch_tokens = max_batch_tokens.min(plan.max_batch_tokens);
+        let scheduler = Scheduler::new(plan.cache_blocks, max_batch_tokens, max_sequences, spill);
+        Self { scheduler, executor, cost: Cost::default(), counts: Counts::default() }
+    }
+
+    /// What has been done and what waits.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            steps: self.counts.steps,
+            computed_tokens: self.counts.computed_tokens,
+            generated_tokens: self.counts.sampled_tokens,
+            drafted_tokens: self.counts.drafted_tokens,
+            accepted_tokens: self.counts.accepted_tokens,
+            ..Stats::default()
+        };
+        self.scheduler.report(&mut stats);
+        stats
+    }
+
+    /// Schedules, computes and tells. A step that fails is tried again one sequence at a time, so that it ends those that
+    /// made it fail and no others.
+    pub fn step(&mut self) {
+        let started = Instant::now();
+        let drafted = self.scheduler.draft(&self.cost);
+        let chunks = self.scheduler.schedule();
+        self.scheduler.restore(&mut *self.executor);
+        let mut work: Vec<Work<'_>> =
+            self.scheduler.running.iter_mut().zip(chunks).filter(|&(_, chunk)| chunk > 0).collect();
+        if work.is_empty() {
+            self.scheduler.note_computed();
+            return;
+        }
+        let slices = work.len();
+        let tokens: usize = work.iter().map(|(_, chunk)| chunk).sum();
+        let only_decodes = work.iter().all(|(sequence, _)| sequence.is_decoding());
+        let submitted = Instant::now();
+        let sampled = match compute(&mut *self.executor, &mut work) {
+            Ok(sampled) => sampled,
+            Err(error) => {
+                tracing::error!(%error, slices, "step failed");
+                work.iter_mut().map(|one| compute_alone(&mut *self.executor, one)).sum()
+            }
+        };
+        let computing = submitted.elapsed();
+        if only_decodes {
+            self.cost.learn(tokens, drafted, computing);
+            self.counts.drafted_tokens += (tokens - slices) as u64;
+            self.counts.accepted_tokens += sampled.saturating_sub(slices) as u64;
+        }
+        self.counts.steps += 1;
+        self.counts.computed_tokens += tokens as u64;
+        self.counts.sampled_tokens += sampled as u64;
+        self.scheduler.note_computed();
+        self.scheduler.spill(&*self.executor);
+        self.scheduler.remove_done();
+
+        let overhead_us = (started.elapsed() - computing).as_micros() as u64;
+        let computing_us = computing.as_micros() as u64;
+        tracing::debug!(slices, tokens, sampled, drafted, overhead_us, computing_us, "step");
+    }
 }
 
 impl Stepper {
-    pub fn new(executor: Box<dyn Executor>, max_batch_tokens: usize, max_sequences: usize) -> Self {
-        let plan = executor.plan();
-        let max_batch_tokens = max_batch_tokens.min(plan.max_batch_tokens);
-        Self { scheduler: Scheduler::new(plan.cache_blocks, max_batch_tokens, max_sequences), executor }
+    /// Does what can be done while nobody asks for anything; whether there is more.
+    pub fn idle(&mut self) -> bool {
+        self.scheduler.spill(&*self.executor)
     }
 
-    /// Schedules, computes and tells. A step that fails ends the sequences in it and no others.
-    pub fn step(&mut self) {
-        let started = Instant::now();
-        let chunks = self.scheduler.schedule();
-        let running = &mut self.scheduler.running;
+    /// Brings to disk what belongs there.
+    pub fn end(&mut self) {
+        self.scheduler.end(&*self.executor);
+    }
+}
 
-        let scheduled = || running.iter().zip(&chunks).filter(|&(_, &chunk)| chunk > 0);
-        let wants: Vec<Option<Want<'_>>> = scheduled().map(|(sequence, &chunk)| sequence.want(chunk)).collect();
-        let slices = scheduled().zip(&wants).map(|((sequence, &chunk), want)| sequence.slice(chunk, want.as_slice()));
-        let batch = Batch { slices: slices.collect() };
-        let (slices, rows) = (batch.slices.len(), wants.iter().flatten().count());
-
-        match self.executor.submit(&batch) {
-            Ok(ticket) => {
-                let mut outputs = self.executor.collect(ticket).rows.iter();
-                for (sequence, &chunk) in running.iter_mut().zip(&chunks) {
-                    if sequence.advance(chunk) {
-                        match outputs.next() {
-                            Some(output) => sequence.accept(output),
-                            None => sequence.fail("the executor sampled no token"),
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, slices, "step failed");
-                for (sequence, _) in running.iter_mut().zip(&chunks).filter(|&(_, &chunk)| chunk > 0) {
-                    sequence.fail(&error.to_string());
-                }
-            }
+fn compute_alone(executor: &mut dyn Executor, work: &mut Work<'_>) -> usize {
+    match compute(executor, std::slice::from_mut(work)) {
+        Ok(sampled) => sampled,
+        Err(error) => {
+            work.0.fail(Failure::Step(error.to_string()));
+            0
         }
-        self.scheduler.remove_done();
-
-        let tokens: usize = chunks.iter().sum();
-        let (waiting, elapsed_us) = (self.scheduler.waiting(), started.elapsed().as_micros() as u64);
-        tracing::debug!(slices, tokens, rows, waiting, elapsed_us, "step");
     }
+}
+
+/// Computes `work` and tells what came of it: how many tokens were sampled.
+fn compute(executor: &mut dyn Executor, work: &mut [Work<'_>]) -> Result<usize, Error> {
+    let (ticket, rows) = {
+        let wants: Vec<Vec<Want<'_>>> = work.iter().map(|(sequence, chunk)| sequence.wants(*chunk)).collect();
+        let slices = work.iter().zip(&wants).map(|((sequence, chunk), wants)| sequence.slice(*chunk, wants));
+        let ticket = executor.submit(&Batch { slices: slices.collect() })?;
+        let rows = |wants: &Vec<Want<'_>>| wants.iter().map(|want| want.row).collect();
+        (ticket, wants.iter().map(rows).collect::<Vec<Vec<usize>>>())
+    };
+    let mut outputs = executor.collect(ticket).rows.as_slice();
+    let mut sampled = 0;
+    for ((sequence, chunk), rows) in work.iter_mut().zip(&rows) {
+        match outputs.split_at_checked(rows.len()) {
+            Some((own, rest)) => {
+                outputs = rest;
+                sampled += sequence.take(*chunk, rows, own);
+            }
+            None => sequence.fail(Failure::Step("the executor gave fewer rows than it was asked for".to_owned())),
+        }
+    }
+    Ok(sampled)
 }

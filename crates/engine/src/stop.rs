@@ -14,10 +14,10 @@ impl StopTexts {
         Self { matchers: stops.into_iter().map(Matcher::new).collect(), is_included, held: String::new() }
     }
 
-    /// The text that is certain to belong to the answer, and whether a stop text ended it. The stop text that is complete
+    /// The text that is certain to belong to the answer, and the stop text that ended it. The stop text that is complete
     /// first counts, and of those complete at once the longest, so that nothing depends on how the text was cut. Where the
     /// answer `may_end` not yet, what is complete is passed over; what is begun may still be completed by a later text.
-    pub fn push(&mut self, text: &str, may_end: bool) -> (String, bool) {
+    pub fn push(&mut self, text: &str, may_end: bool) -> (String, Option<String>) {
         let held_before = self.held.len();
         self.held.push_str(text);
         for (index, &byte) in text.as_bytes().iter().enumerate() {
@@ -25,14 +25,15 @@ impl StopTexts {
             if let Some(stop_bytes) = completed
                 && may_end
             {
-                let left_out = if self.is_included { 0 } else { stop_bytes };
-                self.held.truncate(held_before + index + 1 - left_out);
-                return (self.flush(), true);
+                let end = held_before + index + 1;
+                let stop = self.held.get(end - stop_bytes..end).unwrap_or_default().to_owned();
+                self.held.truncate(if self.is_included { end } else { end - stop_bytes });
+                return (self.flush(), Some(stop));
             }
         }
         let possible = self.matchers.iter().map(|matcher| matcher.matched).max().unwrap_or(0);
         let held = self.held.split_off(self.held.len() - possible);
-        (std::mem::replace(&mut self.held, held), false)
+        (std::mem::replace(&mut self.held, held), None)
     }
 
     /// What was held back, once no more text can come.
@@ -95,7 +96,8 @@ mod tests {
         for piece in pieces {
             let (text, is_stopped) = texts.push(piece, true);
             certain.push(text);
-            if is_stopped {
+            if let Some(stop) = is_stopped {
+                assert!(stops.contains(&stop.as_str()));
                 return (certain, true);
             }
         }
@@ -129,19 +131,19 @@ mod tests {
     fn a_stop_that_may_not_end_the_answer_yet_is_passed_over() {
         let stops = || vec!["aa".to_owned()];
         let mut texts = StopTexts::new(stops(), false);
-        assert_eq!(texts.push("xaa", false), ("xa".to_owned(), false), "what may begin another is held back");
-        assert_eq!(texts.push("b", true), ("ab".to_owned(), false));
-        assert_eq!(texts.push("aa", true), (String::new(), true));
+        assert_eq!(texts.push("xaa", false), ("xa".to_owned(), None), "what may begin another is held back");
+        assert_eq!(texts.push("b", true), ("ab".to_owned(), None));
+        assert_eq!(texts.push("aa", true), (String::new(), Some("aa".to_owned())));
         let mut texts = StopTexts::new(stops(), false);
-        assert_eq!(texts.push("xa", false), ("x".to_owned(), false));
-        assert_eq!(texts.push("ay", true), (String::new(), true), "one that began before ends it");
+        assert_eq!(texts.push("xa", false), ("x".to_owned(), None));
+        assert_eq!(texts.push("ay", true), (String::new(), Some("aa".to_owned())), "one that began before ends it");
     }
 
     #[test]
     fn a_stop_that_belongs_to_the_answer_is_its_end() {
         let mut texts = StopTexts::new(vec!["<end>".to_owned()], true);
-        assert_eq!(texts.push("a<en", true), ("a".to_owned(), false));
-        assert_eq!(texts.push("d>b", true), ("<end>".to_owned(), true));
+        assert_eq!(texts.push("a<en", true), ("a".to_owned(), None));
+        assert_eq!(texts.push("d>b", true), ("<end>".to_owned(), Some("<end>".to_owned())));
     }
 
     fn text() -> impl Strategy<Value = String> {

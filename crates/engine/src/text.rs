@@ -39,7 +39,7 @@ impl TextStream for TokenizerText {
     }
 }
 
-/// An answer's text up to its first stop text. Each call gives the text that became certain, and whether a stop ended it.
+/// An answer's text up to its first stop text. Each call gives the text that became certain, and the stop text that ended it.
 pub(crate) struct AnswerText {
     stream: Box<dyn TextStream>,
     stops: StopTexts,
@@ -59,18 +59,18 @@ impl AnswerText {
         Self { stream, stops, includes_stop, tokens: 0, min_tokens: request.min_tokens }
     }
 
-    pub fn push(&mut self, id: u32) -> (String, bool) {
+    pub fn push(&mut self, id: u32) -> (String, Option<String>) {
         self.tokens += 1;
         self.stops.push(&self.stream.push(id), self.tokens > self.min_tokens)
     }
 
     /// As [`Self::push`] for the id that ends the answer, which has text only where the stop belongs to the answer.
-    pub fn push_end(&mut self, id: u32) -> (String, bool) {
+    pub fn push_end(&mut self, id: u32) -> (String, Option<String>) {
         if self.includes_stop { self.push(id) } else { Default::default() }
     }
 
-    pub fn finish(&mut self) -> (String, bool) {
-        let (text, is_stopped) = self.stops.push(&self.stream.finish(), self.tokens > self.min_tokens);
-        (text + &self.stops.flush(), is_stopped)
+    pub fn finish(&mut self) -> (String, Option<String>) {
+        let (text, stop) = self.stops.push(&self.stream.finish(), self.tokens > self.min_tokens);
+        (text + &self.stops.flush(), stop)
     }
 }

@@ -5,9 +5,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use dots_engine::{Event, Finish, TokenEvent};
+use dots_engine::{Event, Failure, Finish, TokenEvent};
 
-use crate::{backend::EventStream, drain, error::ApiError};
+use crate::{backend::EventStream, error::ApiError};
 
 /// The events of all choices as they come, none of them starved by another. Dropping it stops them all.
 pub struct Choices {
@@ -32,12 +32,12 @@ impl Choices {
             let (choice, stream) = &mut self.running[at];
             let choice = *choice;
             if let Poll::Ready(event) = stream.as_mut().poll_next(cx) {
-                let event = event.unwrap_or_else(|| Event::Failed("the engine has stopped".to_owned()));
-                if matches!(event, Event::Token(_)) {
-                    self.turn = at + 1;
-                } else {
+                let event = event.unwrap_or(Event::Failed(Failure::Stopped));
+                if matches!(event, Event::Finished(_) | Event::Failed(_)) {
                     drop(self.running.remove(at));
                     self.turn = at;
+                } else {
+                    self.turn = at + 1;
                 }
                 return Poll::Ready(Some((choice, event)));
             }
@@ -70,18 +70,21 @@ pub async fn collect(mut choices: Choices, count: usize) -> Result<Vec<Answer>, 
                 text.push_str(&finish.text);
                 answers[choice] = Some(Answer { text, tokens, finish });
             }
-            Event::Failed(reason) => return Err(failed(&reason)),
+            Event::Failed(failure) => return Err(failed(&failure)),
+            Event::Prompt(_) | Event::Embedding(_) => {}
         }
     }
-    answers.into_iter().collect::<Option<_>>().ok_or_else(|| failed("a choice did not end"))
+    answers.into_iter().collect::<Option<_>>().ok_or_else(|| failed(&Failure::Stopped))
 }
 
-/// The engine's reason goes into the log; the client learns that it is not to blame.
-pub fn failed(reason: &str) -> ApiError {
-    if reason == drain::STOPPING {
-        return ApiError::stopping();
+/// The engine's reason goes into the log; the client learns that it is not to blame, unless it set the deadline itself.
+pub fn failed(failure: &Failure) -> ApiError {
+    match failure {
+        Failure::Deadline => return ApiError::deadline(),
+        Failure::Stopped => return ApiError::stopping(),
+        Failure::Step(_) => {}
     }
-    tracing::error!(reason, "a generation failed");
+    tracing::error!(%failure, "a generation failed");
     ApiError::internal("The generation failed on the server. The reason is in the server's log.")
 }
 

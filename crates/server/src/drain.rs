@@ -11,9 +11,6 @@ use tokio::sync::watch;
 
 use crate::{App, context::RequestContext, error::ApiError};
 
-/// What a generation that was cut says.
-pub const STOPPING: &str = "the server is stopping";
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Serving,

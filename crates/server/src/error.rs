@@ -146,6 +146,12 @@ impl ApiError {
         .code("request_too_large")
     }
 
+    /// 408 for an answer that was not complete at its deadline.
+    pub fn deadline() -> Self {
+        let message = "The deadline of the request passed before its answer was complete.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message).code("deadline_exceeded")
+    }
+
     /// 408.
     pub fn too_slow(seconds: u64) -> Self {
         let message =
@@ -174,6 +180,11 @@ impl ApiError {
             }
             SubmitError::TooLong { .. } => Self::invalid(prompt_param, "context_length_exceeded", message),
             SubmitError::Invalid { field, .. } => Self::invalid(*field, "invalid_value", message),
+            SubmitError::QueueFull { retry_after_seconds, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+                    .code("queue_full")
+                    .retry_after(Duration::from_secs(*retry_after_seconds))
+            }
             SubmitError::Stopped => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("service_unavailable")
             }

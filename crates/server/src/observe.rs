@@ -7,13 +7,13 @@ use std::{
     time::Instant,
 };
 
-use dots_engine::{Event, Finish, FinishReason};
+use dots_engine::{Event, Failure, Finish, FinishReason};
 use futures_core::Stream;
 
 use crate::{
     backend::EventStream,
     context::RequestContext,
-    drain::{Drain, STOPPING},
+    drain::Drain,
     metrics::{Metrics, requests::Answered},
 };
 
@@ -115,11 +115,11 @@ impl Stream for Observed {
             return Poll::Ready(None);
         }
         let event = if this.drain.is_cut() {
-            Some(Event::Failed(STOPPING.to_owned()))
+            Some(Event::Failed(Failure::Stopped))
         } else {
             match this.events.as_mut().poll_next(cx) {
                 Poll::Ready(event) => event,
-                Poll::Pending if this.on_cut.as_mut().poll(cx).is_ready() => Some(Event::Failed(STOPPING.to_owned())),
+                Poll::Pending if this.on_cut.as_mut().poll(cx).is_ready() => Some(Event::Failed(Failure::Stopped)),
                 Poll::Pending => return Poll::Pending,
             }
         };
@@ -132,6 +132,7 @@ impl Stream for Observed {
                 };
                 this.end(reason, Some(finish));
             }
+            Some(Event::Prompt(_) | Event::Embedding(_)) => {}
             Some(Event::Failed(_)) | None => this.end("error", None),
         }
         Poll::Ready(event)

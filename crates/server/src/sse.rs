@@ -87,9 +87,10 @@ impl<C: Chunker> Stream for Chunks<C> {
                     this.usage.add(choice, this.choices_per_prompt, &finish);
                     this.chunker.finish(choice, &finish, &mut this.ready);
                 }
-                Some((_, Event::Failed(reason))) => {
+                Some((_, Event::Prompt(_) | Event::Embedding(_))) => {}
+                Some((_, Event::Failed(failure))) => {
                     // The status line is long gone: the error travels as OpenAI's clients expect it, as one more chunk.
-                    this.ready.push_back(failed(&reason).to_json());
+                    this.ready.push_back(failed(&failure).to_json());
                     this.choices = Choices::new(Vec::new());
                     this.end();
                 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use dots_engine::{
-    Breakers, Event, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, SubmitError, TokenEvent,
+    Breakers, Event, Failure, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, SubmitError, TokenEvent,
     TokenLogprobs,
     constraint::{Constraint, ConstraintError, ConstraintSpec},
 };
@@ -162,6 +162,7 @@ impl Backend for Script {
                 text: String::new(),
                 prompt_tokens: prompt,
                 completion_tokens: answer.len(),
+                ..Finish::default()
             }));
             self.running.fetch_add(1, Ordering::SeqCst);
             return Ok(Box::pin(Scripted {
@@ -186,13 +187,14 @@ impl Backend for Script {
             Ok(b'~') => events.truncate(1),
             Ok(b'!') => {
                 events.truncate(1);
-                events.push_back(Event::Failed("secret reason".to_owned()));
+                events.push_back(Event::Failed(Failure::Step("secret reason".to_owned())));
             }
             _ => events.push_back(Event::Finished(Finish {
                 reason: FinishReason::Length,
                 text: ".".to_owned(),
                 prompt_tokens: prompt,
                 completion_tokens: completion,
+                ..Finish::default()
             })),
         }
         self.running.fetch_add(1, Ordering::SeqCst);

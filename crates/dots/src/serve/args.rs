@@ -44,6 +44,12 @@ pub struct ServeArgs {
     /// Print the settings in force and where each comes from, as such a file, and stop
     #[arg(long)]
     pub print_config: bool,
+    /// Most answers under way at once; others wait
+    #[arg(long, visible_alias = "max-sequences", value_name = "N", default_value = "64", value_parser = count)]
+    pub max_num_seqs: usize,
+    /// Most requests that wait; more are refused with status 429
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub max_queue: usize,
     /// Devices to split the model over (also -tp); this build runs on one, and says so
     #[arg(long, visible_alias = "tp", value_name = "N", default_value = "1", value_parser = count)]
     pub tensor_parallel_size: usize,

@@ -52,7 +52,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // The port is taken first: one that is taken already should not cost a load.
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
-    let running = load::start(checkpoint, &args.engine, Users::Many)?;
+    let users = Users::Many { max_sequences: args.max_num_seqs, max_queue: args.max_queue };
+    let running = load::start(checkpoint, &args.engine, users)?;
     options.memory = PlannedMemory {
         weights_bytes: running.plan.weights_bytes,
         cache_bytes: running.plan.cache_bytes,

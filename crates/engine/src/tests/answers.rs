@@ -97,7 +97,7 @@ fn a_character_is_told_when_it_is_whole_and_replaced_when_it_never_is() {
         let text = |event| match event {
             Event::Token(token) => token.text,
             Event::Finished(finish) => finish.text,
-            Event::Failed(reason) => reason,
+            other => panic!("{other:?}"),
         };
         events.into_iter().map(text).collect()
     };

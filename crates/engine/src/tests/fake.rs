@@ -1,20 +1,30 @@
 //! A model that is a hash, an executor that checks what it is told, and an engine without its thread.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use dots_model::{
     Config, Error,
     executor::{
-        BLOCK_TOKENS, Batch, BlockId, Executor, Logprobs, Output, Outputs, Plan, Sampling, Slice, Ticket, Want,
+        BLOCK_TOKENS, Batch, BlockId, Executor, LayerRouting, Logprobs, Output, Outputs, Plan, Sampling, Slice, Ticket,
+        Want,
     },
-    sample::{Sampler, log_prob, top_logprobs, uniform},
+    sample::{Sampler, log_prob, log_prob_and_rank, top_logprobs, uniform},
 };
 
+use futures_core::Stream;
+
 use crate::{
-    Event, Finish, FinishReason,
+    Event, Failure, Finish, FinishReason, Stats,
     engine::{EngineOptions, Events, prepare},
+    outstanding::Places,
     penalties::HistoryPenalties,
     request::{Limits, Request, SubmitError},
+    spill::{Spill, SpillOptions},
     stepper::Stepper,
     text::TextStream,
 };
@@ -131,7 +141,12 @@ impl FakeExecutor {
             let (log_sum_exp, top) = top_logprobs(&logits, count);
             Logprobs { sampled: token.map(|id| log_prob(logits[id as usize], log_sum_exp)), top }
         });
-        Output { token, logprobs, ..Output::default() }
+        let score = want.score.map(|id| log_prob_and_rank(&logits, id));
+        // A state and a choice of experts that tell which tokens came before.
+        let hidden = want.hidden.then(|| vec![length as f32, tokens[length - 1] as f32]);
+        let experts = vec![(tokens[length - 1] % 8, 1.0), ((length % 8) as u32, 1.0)];
+        let routing = want.routing.then(|| vec![LayerRouting { layer: 0, experts }]);
+        Output { token, logprobs, score, hidden, routing, ..Output::default() }
     }
 }
 
@@ -181,15 +196,25 @@ impl Executor for FakeExecutor {
     }
 
     fn copy_block(&mut self, _from: BlockId, _to: BlockId) {
-        unreachable!("blocks are not shared")
+        unreachable!("shared blocks are whole")
     }
 
-    fn export_block(&self, _block: BlockId, _out: &mut Vec<u8>) {
-        unreachable!("blocks are not spilled")
+    fn export_block(&self, block: BlockId, out: &mut Vec<u8>) {
+        let at = block as usize * BLOCK_TOKENS;
+        for place in &self.cache[at..at + BLOCK_TOKENS] {
+            let (position, token) = place.unwrap_or_default();
+            out.extend((position as u32).to_le_bytes());
+            out.extend(token.to_le_bytes());
+        }
     }
 
-    fn import_block(&mut self, _block: BlockId, _bytes: &[u8]) -> Result<(), Error> {
-        unreachable!("blocks are not spilled")
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), Error> {
+        let at = block as usize * BLOCK_TOKENS;
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+        for (place, bytes) in self.cache[at..at + BLOCK_TOKENS].iter_mut().zip(bytes.chunks(8)) {
+            *place = Some((number(&bytes[..4]) as usize, number(&bytes[4..])));
+        }
+        Ok(())
     }
 }
 
@@ -198,15 +223,19 @@ pub struct Size {
     pub cache_blocks: usize,
     pub max_batch_tokens: usize,
     pub max_sequences: usize,
+    pub speculate: bool,
 }
 
-pub const ROOMY: Size = Size { cache_blocks: 64, max_batch_tokens: 64, max_sequences: 8 };
+pub const ROOMY: Size = Size { cache_blocks: 64, max_batch_tokens: 64, max_sequences: 8, speculate: false };
 
 pub fn options(size: Size) -> EngineOptions {
     EngineOptions {
         max_model_len: 512,
         max_batch_tokens: size.max_batch_tokens,
         max_sequences: size.max_sequences,
+        max_queue: 1024,
+        speculate: size.speculate,
+        spill: None,
         eos_token_ids: vec![EOS, EOS_TOO],
     }
 }
@@ -219,6 +248,7 @@ pub fn limits(size: Size) -> Limits {
 pub struct ManualEngine {
     pub stepper: Stepper,
     size: Size,
+    places: Arc<Places>,
 }
 
 impl ManualEngine {
@@ -226,15 +256,35 @@ impl ManualEngine {
         Self::with_executor(FakeExecutor::new(Model::Hash, 0, size.cache_blocks, size.max_batch_tokens), size)
     }
 
+    /// One that keeps its blocks on disk too.
+    pub fn with_spill(size: Size, options: &SpillOptions) -> Self {
+        let executor = FakeExecutor::new(Model::Hash, 0, size.cache_blocks, size.max_batch_tokens);
+        let spill = Spill::open(options, 8 * BLOCK_TOKENS).unwrap();
+        let stepper = Stepper::new(Box::new(executor), size.max_batch_tokens, size.max_sequences, Some(spill));
+        Self { stepper, size, places: Places::new(1024) }
+    }
+
     pub fn with_executor(executor: FakeExecutor, size: Size) -> Self {
-        Self { stepper: Stepper::new(Box::new(executor), size.max_batch_tokens, size.max_sequences), size }
+        Self {
+            stepper: Stepper::new(Box::new(executor), size.max_batch_tokens, size.max_sequences, None),
+            size,
+            places: Places::new(1024),
+        }
     }
 
     pub fn submit(&mut self, request: Request) -> Result<Events, SubmitError> {
+        let max_tokens = request.checked_max_tokens(&limits(self.size))?;
+        let place = self.places.take()?;
         let (sequence, events) =
-            prepare(request, &limits(self.size), &options(self.size), Box::new(ByteText::default()))?;
+            prepare(request, max_tokens, &options(self.size), Box::new(ByteText::default()), place);
         self.stepper.scheduler.add(sequence);
         Ok(events)
+    }
+
+    /// What it holds, without what it has done.
+    pub fn holds(&self) -> Stats {
+        let Stats { running, waiting, free_blocks, total_blocks, .. } = self.stepper.stats();
+        Stats { running, waiting, free_blocks, total_blocks, ..Stats::default() }
     }
 
     pub fn step(&mut self) {
@@ -256,12 +306,22 @@ impl ManualEngine {
     }
 }
 
+/// What has come since the last time.
+pub fn come(events: &mut Events) -> Vec<Event> {
+    let mut context = Context::from_waker(Waker::noop());
+    std::iter::from_fn(|| match Pin::new(&mut *events).poll_next(&mut context) {
+        Poll::Ready(event) => event,
+        Poll::Pending => None,
+    })
+    .collect()
+}
+
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub tokens: Vec<u32>,
     pub text: String,
-    pub end: Result<FinishReason, String>,
+    pub end: Result<FinishReason, Failure>,
 }
 
 /// Reads an answer to its end, and holds its events to their contract.
@@ -273,7 +333,8 @@ pub fn answer(mut events: Events, prompt_tokens: usize) -> Answer {
                 tokens.push(token.id);
                 text += &token.text;
             }
-            Event::Finished(Finish { reason, text: rest, prompt_tokens: prompt, completion_tokens }) => {
+            Event::Prompt(_) | Event::Embedding(_) => panic!("nobody asked about the prompt"),
+            Event::Finished(Finish { reason, text: rest, prompt_tokens: prompt, completion_tokens, .. }) => {
                 assert_eq!((prompt, completion_tokens), (prompt_tokens, tokens.len()));
                 text += &rest;
                 break Ok(reason);

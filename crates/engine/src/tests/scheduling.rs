@@ -1,14 +1,8 @@
-use std::{
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
-
 use dots_model::executor::{BLOCK_TOKENS, Output};
-use futures_core::Stream;
 use proptest::prelude::*;
 
 use super::fake::*;
-use crate::{Breakers, Dry, Event, Events, FinishReason, Request, SamplingParams, Stats, SubmitError};
+use crate::{Breakers, Dry, Event, Events, Failure, FinishReason, Request, SamplingParams, Stats, SubmitError};
 
 fn request(prompt_tokens: usize, max_tokens: usize, seed: u64) -> Request {
     Request {
@@ -21,17 +15,12 @@ fn request(prompt_tokens: usize, max_tokens: usize, seed: u64) -> Request {
 }
 
 fn stats(engine: &ManualEngine) -> Stats {
-    engine.stepper.scheduler.stats()
+    engine.holds()
 }
 
 /// How many events have come since the last time.
 fn drain(events: &mut Events) -> usize {
-    let mut context = Context::from_waker(Waker::noop());
-    std::iter::from_fn(|| match Pin::new(&mut *events).poll_next(&mut context) {
-        Poll::Ready(event) => event,
-        Poll::Pending => None,
-    })
-    .count()
+    come(events).len()
 }
 
 #[test]
@@ -64,22 +53,22 @@ fn a_long_prompt_does_not_hold_up_those_who_decode() {
 #[test]
 fn requests_wait_in_order_while_the_pool_is_full_and_none_overtakes() {
     let mut engine = ManualEngine::new(Size { cache_blocks: 4, ..ROOMY });
-    let first = engine.submit(request(60, 36, 1)).unwrap();
-    let second = engine.submit(request(60, 60, 2)).unwrap();
-    let mut small = engine.submit(request(3, 3, 3)).unwrap();
+    let requests = [request(90, 36, 1), request(60, 60, 2), request(3, 3, 3)];
+    let [first, second, mut small] = requests.clone().map(|request| engine.submit(request).unwrap());
     engine.step();
-    assert_eq!(stats(&engine), Stats { running: 1, waiting: 2, free_blocks: 1, total_blocks: 4 });
+    engine.step();
+    assert_eq!(stats(&engine), Stats { running: 1, waiting: 2, free_blocks: 1, total_blocks: 4, ..Stats::default() });
     for _ in 0..35 {
-        assert_eq!(drain(&mut small), 0);
+        assert_eq!((drain(&mut small), stats(&engine).running), (0, 1));
         engine.step();
     }
-    assert_eq!(stats(&engine), Stats { running: 0, waiting: 2, free_blocks: 4, total_blocks: 4 });
+    assert_eq!(stats(&engine), Stats { running: 0, waiting: 2, free_blocks: 4, total_blocks: 4, ..Stats::default() });
     engine.step();
-    assert_eq!(stats(&engine), Stats { running: 1, waiting: 1, free_blocks: 0, total_blocks: 4 });
+    assert_eq!((stats(&engine).running, stats(&engine).waiting), (2, 0));
     engine.run_until_idle();
-    assert_eq!(answer(first, 60), expected_answer(&request(60, 36, 1), &limits(ROOMY)));
-    assert_eq!(answer(second, 60), expected_answer(&request(60, 60, 2), &limits(ROOMY)));
-    assert_eq!(answer(small, 3), expected_answer(&request(3, 3, 3), &limits(ROOMY)));
+    for (events, request) in [first, second].into_iter().zip(&requests) {
+        assert_eq!(answer(events, request.prompt.len()), expected_answer(request, &limits(ROOMY)));
+    }
 }
 
 #[test]
@@ -98,9 +87,9 @@ fn no_more_sequences_run_than_allowed_and_never_more_than_tokens() {
 #[test]
 fn a_dropped_stream_frees_its_blocks_within_one_step_also_while_it_waits() {
     let mut engine = ManualEngine::new(Size { cache_blocks: 4, ..ROOMY });
-    let running = engine.submit(request(60, 60, 1)).unwrap();
-    let waiting = engine.submit(request(60, 60, 2)).unwrap();
-    let last = engine.submit(request(60, 60, 3)).unwrap();
+    let running = engine.submit(request(90, 30, 1)).unwrap();
+    let waiting = engine.submit(request(90, 30, 2)).unwrap();
+    let last = engine.submit(request(90, 30, 3)).unwrap();
     engine.step();
     drop(waiting);
     engine.step();
@@ -109,23 +98,20 @@ fn a_dropped_stream_frees_its_blocks_within_one_step_also_while_it_waits() {
     engine.step();
     assert_eq!((stats(&engine).running, stats(&engine).waiting), (1, 0));
     engine.run_until_idle();
-    assert_eq!(answer(last, 60), expected_answer(&request(60, 60, 3), &limits(ROOMY)));
+    assert_eq!(answer(last, 90), expected_answer(&request(90, 30, 3), &limits(ROOMY)));
     assert_eq!(stats(&engine).free_blocks, 4);
 }
 
 #[test]
-fn a_failed_step_ends_its_sequences_and_no_others() {
-    let mut engine = ManualEngine::new(Size { max_sequences: 2, ..ROOMY });
-    let before = engine.submit(request(5, 5, 1)).unwrap();
-    engine.run_until_idle();
+fn a_poisoned_request_fails_alone() {
+    let mut engine = ManualEngine::new(ROOMY);
     let poisoned = engine.submit(Request { prompt: vec![1, POISON, 2], ..request(3, 5, 2) }).unwrap();
-    let beside = engine.submit(request(5, 5, 3)).unwrap();
-    let after = engine.submit(request(5, 5, 4)).unwrap();
+    let beside: Vec<_> = (3..6).map(|seed| (engine.submit(request(5, 5, seed)).unwrap(), seed)).collect();
     engine.run_until_idle();
-    assert_eq!(answer(poisoned, 3).end, Err("poisoned".to_owned()));
-    assert_eq!(answer(beside, 5).end, Err("poisoned".to_owned()));
-    assert_eq!(answer(before, 5), expected_answer(&request(5, 5, 1), &limits(ROOMY)));
-    assert_eq!(answer(after, 5), expected_answer(&request(5, 5, 4), &limits(ROOMY)));
+    assert_eq!(answer(poisoned, 3).end, Err(Failure::Step("poisoned".to_owned())));
+    for (events, seed) in beside {
+        assert_eq!(answer(events, 5), expected_answer(&request(5, 5, seed), &limits(ROOMY)));
+    }
     assert_eq!(stats(&engine), Stats { free_blocks: 64, total_blocks: 64, ..Stats::default() });
 }
 
@@ -174,7 +160,9 @@ fn any_request() -> impl Strategy<Value = Request> {
             ..exclusion
         });
     let stop = prop::collection::vec("[a-z]|[A-Z][a-z]", 0..3);
-    let prompt = prop::collection::vec(0u32..128, 1..90);
+    // Many begin alike, some for whole blocks.
+    let prompt = (0usize..90, prop::collection::vec(0u32..128, 1..20))
+        .prop_map(|(shared, rest)| (0..shared as u32).map(|index| index * 5 % 128).chain(rest).collect());
     let ends = (stop, prop::collection::vec(0u32..128, 0..2), any::<bool>(), any::<bool>(), 0usize..20);
     (prompt, 1usize..60, sampling, ends).prop_map(
         |(prompt, max_tokens, sampling, (stop, stop_token_ids, ignore_eos, include_stop, min_tokens))| Request {
@@ -220,8 +208,9 @@ proptest! {
         cache_blocks in 5usize..24,
         max_batch_tokens in 1usize..80,
         max_sequences in 1usize..8,
+        speculate in any::<bool>(),
     ) {
-        let size = Size { cache_blocks, max_batch_tokens, max_sequences };
+        let size = Size { cache_blocks, max_batch_tokens, max_sequences, speculate };
         let mut engine = ManualEngine::new(size);
         let mut streams: Vec<_> = requests.iter().map(|_| None).collect();
         for step in 0..80 {
@@ -250,7 +239,8 @@ fn an_executor_that_samples_nothing_fails_the_sequence_alone() {
     let mut engine = ManualEngine::new(ROOMY);
     let mut events = engine.submit(request(5, 5, 1)).unwrap();
     engine.stepper.scheduler.schedule();
-    engine.stepper.scheduler.running[0].accept(&Output::default());
-    assert_eq!(events.blocking_next(), Some(Event::Failed("the executor sampled no token".to_owned())));
+    engine.stepper.scheduler.running[0].take(5, &[4], &[Output::default()]);
+    let failure = Failure::Step("the executor sampled no token".to_owned());
+    assert_eq!(events.blocking_next(), Some(Event::Failed(failure)));
     engine.run_until_idle();
 }

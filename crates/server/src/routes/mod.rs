@@ -118,6 +118,7 @@ impl Job {
                     show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
                     constraint: self.constraint.clone(),
+                    ..Request::default()
                 };
                 let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
                 streams.push(stream);

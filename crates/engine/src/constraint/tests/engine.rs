@@ -69,7 +69,7 @@ fn a_constrained_answer_does_not_depend_on_its_company() {
         engine.run_until_idle();
         answer(events, 20)
     };
-    let tight = Size { cache_blocks: 12, max_batch_tokens: 9, max_sequences: 4 };
+    let tight = Size { cache_blocks: 12, max_batch_tokens: 9, max_sequences: 4, ..ROOMY };
     let mut engine = ManualEngine::new(tight);
     let events: Vec<_> = (0..10)
         .map(|seed| engine.submit(request(20, seed / 2, (seed % 2 == 0).then_some(&constraint))).unwrap())
