@@ -198,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
             # As fast as it goes, in small pieces: `long 200`.
             whole = (ANSWERS["markdown"] * int(rest)).replace("# A heading", "## Part")
             pieces, pause = [whole[i : i + 40] for i in range(0, len(whole), 40)], 0
+        elif word == "oneline":
+            pieces, pause = ["**bold** and `code` in a line, "] * int(rest), 0
         else:
             text = text or f"You said: {asked}"
             pieces, pause = re.findall(r"\S+\s*", text) or [text], 0.002

@@ -74,6 +74,8 @@ def test_another_answer_leaves_the_first_where_it_was(browser):
     answer.get_by_label("Previous version").click()
     expect(page.locator(".message.assistant .versions")).to_contain_text("1/2")
     assert len(last_request()["messages"]) == 1, "the first answer is no part of the question"
+    # The button that was pressed is made anew, and keeps the focus, here on the only one that is left to press.
+    expect(page.get_by_label("Next version")).to_be_focused()
     # A question behind the first version goes on from there.
     page.ask("more")
     assert [message["content"] for message in last_request()["messages"]] == ["hello", "You said: hello", "more"]
@@ -227,6 +229,17 @@ def test_a_page_that_goes_in_the_middle_of_an_answer_keeps_what_came(browser):
     page.keyboard.press("Escape")
 
 
+def test_what_was_not_sent_yet_outlives_a_reload(browser):
+    page = browser.open(URL)
+    page.fill("#message", "half a thought")
+    page.reload()
+    expect(page.locator("#message")).to_have_value("half a thought")
+    expect(page.locator("#send")).to_be_enabled()
+    page.ask("whole")
+    page.reload()
+    expect(page.locator("#message")).to_have_value("")
+
+
 def test_a_full_storage_loses_nothing(browser):
     page = browser.open(URL)
     page.ask("before")
@@ -276,6 +289,11 @@ def test_two_tabs_share_their_conversations(browser):
     one.ask("again one")
     expect(two.locator(".message")).to_have_count(6)
     assert len(one.stored()[0]["nodes"]) == 6
+    # An answer that grows in one is seen in the other when it is saved.
+    one.type_and_send("slow 150")
+    one.settled()
+    expect(two.locator(".message.assistant .body").last).to_contain_text("word149")
+    expect(two.locator(".message.assistant .notice:visible")).to_have_count(0)
 
 
 def test_export_and_import(browser):
@@ -445,6 +463,7 @@ def test_the_keyboard_is_enough(browser):
     page.keyboard.type("edited")
     page.keyboard.press("Enter")
     expect(page.settled().locator(".body")).to_have_text("You said: edited")
+    expect(page.locator("#message")).to_be_focused()
     page.keyboard.press("Control+/")
     expect(page.locator("#shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
@@ -618,6 +637,27 @@ def test_the_end_is_followed_until_one_scrolls_up(browser):
     page.keyboard.press("Escape")
 
 
+def test_a_version_is_turned_where_it_stands(browser):
+    page = browser.open(URL)
+    page.ask("markdown").get_by_label("Answer again").click()
+    page.settled()
+    page.ask("markdown")
+    page.ask("markdown")
+    page.evaluate("() => { document.getElementById('main').scrollTop = 0 }")
+    page.keyboard.press("Escape")
+    page.locator(".message.assistant").first.get_by_label("Previous version").click()
+    page.locator(".message.assistant").first.get_by_label("Next version").click()
+    expect(page.locator(".message")).to_have_count(6)
+    assert page.evaluate("() => { const m = document.getElementById('main'); return m.scrollHeight - m.scrollTop - m.clientHeight }") > 500
+    # From the message field the messages scroll, too.
+    page.locator("#message").focus()
+    page.keyboard.press("PageDown")
+    page.keyboard.press("PageDown")
+    page.keyboard.press("PageDown")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("() => { const m = document.getElementById('main'); return m.scrollTop > 1000 }")
+
+
 def test_a_long_answer_does_not_slow_down(browser):
     page = browser.open(URL)
     times = []
@@ -628,6 +668,12 @@ def test_a_long_answer_does_not_slow_down(browser):
         page.ask(f"long {parts}")
         times.append(time.monotonic() - began)
     assert page.locator(".message.assistant .table").count() == 240
+    # One line without an end is read anew with each frame, and so shown less often.
+    page.click("#new")
+    began = time.monotonic()
+    page.ask("oneline 4000")
+    times.append(time.monotonic() - began)
+    assert times[2] < 15, times
     assert times[1] < 15 and times[1] < max(times[0], 0.3) * 4 * 2.5, f"four times the length took {times}"
 
 

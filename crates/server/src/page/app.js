@@ -63,7 +63,10 @@ const chats = new Chats(
 );
 
 const thread = new Thread({ scroller: at("main"), list: at("thread"), jump: at("jump") }, chats, {
-  turn: (node, by) => chats.turn(node, by),
+  turn(node, by) {
+    chats.turn(node, by);
+    thread.focusTurn(node, by);
+  },
   edit: (node, text) => begin(() => chats.edit(node, text)),
   again: (node) => begin(() => chats.again(node)),
   key: askForKey,
@@ -71,6 +74,7 @@ const thread = new Thread({ scroller: at("main"), list: at("thread"), jump: at("
   copied: (isCopied) => toast(say(isCopied ? "copied" : "copy_failed")),
 });
 const composer = new Composer({ field: at("message"), send: at("send"), stop: at("stop") }, chats, {
+  draft: (text) => session.set("draft", text || undefined),
   send: (text) => begin(() => chats.send(text)),
   editLast: () => thread.editLast(),
 });
@@ -89,11 +93,13 @@ const files = new Files(store, chats, at("import-file"), toast, (conversations) 
 function begin(start) {
   if (!start()) return false;
   speech.begin();
+  // A button that started it may be gone.
+  if (document.activeElement === document.body) composer.focus();
   return true;
 }
 
-function showConversation() {
-  thread.show();
+function showConversation(isStill = false) {
+  thread.show(isStill);
   composer.refresh();
   const { current } = chats;
   at("empty").hidden = current.nodes.length > 0;
@@ -216,7 +222,7 @@ model.addEventListener("change", () => {
   showMeter();
 });
 for (const button of document.querySelectorAll(".suggestions button")) {
-  button.addEventListener("click", () => composer.fill(button.textContent));
+  button.addEventListener("click", () => composer.fill(button.textContent, true));
 }
 
 at("language").value = currentLanguage();
@@ -247,6 +253,7 @@ listenToKeys({
   sidebar: toggleSidebar,
   settings: () => openDialog(at("settings")),
   shortcuts: () => openDialog(at("shortcuts")),
+  scroll: (pages) => at("main").scrollBy({ top: pages * at("main").clientHeight * 0.85 }),
 });
 
 addEventListener("storage", (event) => chats.follow(event));
@@ -263,5 +270,6 @@ showSidebar(!isNarrow.matches && store.setting("sidebar") !== false);
 showConversation();
 sidebar.show();
 showNotices();
+composer.fill(session.setting("draft") ?? "");
 composer.focus();
 loadModels();

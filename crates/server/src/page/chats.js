@@ -15,8 +15,9 @@ export class Chats {
   current;
 
   /**
-   * `request()` gives `{key, body}`: the model and the sampling settings. `on` has `changed()`, `grow(node, text)`,
-   * `ended(node, error)` for the conversation that is shown, `listed()` for all, and `busy()`.
+   * `request()` gives `{key, body}`: the model and the sampling settings. `on` has `changed(isStill)`, `grow(node, text)` and
+   * `ended(node, error)` for the conversation that is shown, `listed()` for all, and `busy()`. `isStill` says that its reader
+   * stays where they are.
    */
   constructor(store, request, on) {
     this.#store = store;
@@ -80,7 +81,7 @@ export class Chats {
     if (!other) return;
     choose(this.current, other);
     this.#store.save(this.current);
-    this.#on.changed();
+    this.#on.changed(true);
   }
 
   rename(id, title) {
@@ -111,7 +112,7 @@ export class Chats {
     const id = this.#store.onChange(event, (changed) => this.#runs.has(changed));
     if (id === null) return;
     if (id === this.current.id && !this.#store.get(id) && !this.#runs.has(id)) this.create();
-    else if (id === this.current.id) this.#on.changed();
+    else if (id === this.current.id) this.#on.changed(true);
     this.#on.listed();
   }
 

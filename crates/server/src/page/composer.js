@@ -9,7 +9,7 @@ export class Composer {
   #chats;
   #on;
 
-  /** `on` has `send(text)`, which says whether it went out, and `editLast()`. */
+  /** `on` has `send(text)`, which says whether it went out, `draft(text)` for what is not sent yet, and `editLast()`. */
   constructor({ field, send, stop }, chats, on) {
     this.#field = field;
     this.#send = send;
@@ -17,7 +17,10 @@ export class Composer {
     this.#chats = chats;
     this.#on = on;
     if (isTouch()) field.enterKeyHint = "enter";
-    field.addEventListener("input", () => this.refresh());
+    field.addEventListener("input", () => {
+      on.draft(field.value);
+      this.refresh();
+    });
     field.addEventListener("keydown", (event) => this.#key(event));
     send.addEventListener("click", () => this.#submit());
     stop.addEventListener("click", () => {
@@ -31,10 +34,11 @@ export class Composer {
     if (!isTouch()) this.#field.focus();
   }
 
-  fill(text) {
-    this.#field.value = text;
+  /** Writes a text for the user to send. */
+  fill(text, isFocused = false) {
+    this.#field.value = String(text);
     this.refresh();
-    this.#field.focus();
+    if (isFocused) this.#field.focus();
   }
 
   /** Fits the field to its text, and shows the button that does something. */
@@ -67,6 +71,7 @@ export class Composer {
     if (text.trim() === "" || this.#chats.run) return;
     if (!this.#on.send(text)) return;
     this.#field.value = "";
+    this.#on.draft("");
     this.refresh();
   }
 }

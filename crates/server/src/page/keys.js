@@ -11,6 +11,7 @@ const LIST = [
   ["key_line", "Shift", "Enter"],
   ["key_stop", "Esc"],
   ["key_edit", "↑"],
+  ["key_scroll", "PgUp", "PgDn"],
   ["key_new", MOD, "Shift", "O"],
   ["key_search", MOD, "K"],
   ["key_sidebar", MOD, "Shift", "S"],
@@ -34,6 +35,13 @@ export function listenToKeys(on) {
     const isDialogOpen = document.querySelector("dialog[open]") !== null;
     if (event.key === "Escape") {
       if (!isDialogOpen && (on.closeDrawer() || on.stop())) event.preventDefault();
+      return;
+    }
+    const pages = { PageUp: -1, PageDown: 1 }[event.key];
+    // In the message field these keys would do nothing else.
+    if (pages && !isDialogOpen && event.target.id === "message") {
+      event.preventDefault();
+      on.scroll(pages);
       return;
     }
     const isMod = isMac ? event.metaKey : event.ctrlKey;

@@ -42,6 +42,8 @@ export class MessageView {
   #again = null;
   #growing = null;
   #waiting = "";
+  /** The text that is shown. */
+  #shown = "";
   #isScheduled = false;
   #resumeAt = 0;
   #rateAt = 0;
@@ -59,18 +61,27 @@ export class MessageView {
     const copy = tool("copy", "copy_message", async () => on.copied(await copyWith(copy, this.node.content)));
     if (isUser) {
       this.#body.dir = "auto";
-      this.#body.textContent = node.content;
       this.#tools.append(this.#versions, copy, tool("edit", "edit", () => this.edit()));
     } else {
-      this.#growing = new GrowingText(this.#body);
       this.#again = tool("again", "again", () => on.again(this.node));
       label(this.#stats, "aria-label", "stats");
       this.#stats.setAttribute("role", "group");
       this.#tools.append(this.#versions, copy, this.#again, this.#stats);
-      this.#growing.push(node.content);
-      if (!isGrowing) this.#growing.finish();
     }
+    this.#showText(isGrowing);
     this.refresh(isGrowing);
+  }
+
+  #showText(isGrowing) {
+    this.#shown = this.node.content;
+    if (this.node.role === "user") {
+      this.#body.textContent = this.#shown;
+      return;
+    }
+    this.#body.replaceChildren();
+    this.#growing = new GrowingText(this.#body);
+    this.#growing.push(this.#shown);
+    if (!isGrowing) this.#growing.finish();
   }
 
   /** Takes more of the answer; it is shown with the next frame. */
@@ -89,6 +100,7 @@ export class MessageView {
     if (this.#waiting === "" || !this.#growing) return;
     const began = performance.now();
     this.#growing.push(this.#waiting);
+    this.#shown += this.#waiting;
     this.#waiting = "";
     this.element.classList.remove("waiting");
     this.on.shown();
@@ -124,6 +136,8 @@ export class MessageView {
       this.#stats.hidden = true;
       return;
     }
+    // Another tab may have written on.
+    if (node.content !== this.#shown) this.#showText(false);
     this.#refreshVersions();
     if (node.role !== "assistant") return;
     this.#refreshStats();
@@ -168,6 +182,13 @@ export class MessageView {
     const place = make("span", { "aria-hidden": "true" }, `${at + 1}/${all.length}`);
     this.#versions.replaceChildren(previous, place, next);
     this.#versions.setAttribute("aria-label", say("version_of", { number: at + 1, count: all.length }));
+  }
+
+  /** Gives the focus to the button that goes this way, or to the other at the last version. */
+  focusTurn(by) {
+    const [previous, , next] = this.#versions.children;
+    const [wanted, other] = by < 0 ? [previous, next] : [next, previous];
+    (wanted?.disabled ? other : wanted)?.focus();
   }
 
   #refreshStats() {

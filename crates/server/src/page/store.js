@@ -12,8 +12,9 @@ const MAX_UNITS = 4_500_000;
 export class Store {
   #storage;
   #conversations = new Map();
-  /** Units that each saved conversation takes. */
+  /** Units that each saved conversation takes, and all together. */
   #units = new Map();
+  #taken = 0;
   #unsaved = new Set();
 
   /** Over `localStorage`, or null where the browser has none for this page. */
@@ -53,7 +54,7 @@ export class Store {
   /** Forgets it, and tries again to save what did not fit. */
   remove(id) {
     this.#conversations.delete(id);
-    this.#units.delete(id);
+    this.#count(id, 0);
     this.#unsaved.delete(id);
     this.#attempt((storage) => storage.removeItem(CHAT + id));
     for (const other of [...this.#unsaved]) this.save(this.#conversations.get(other));
@@ -69,7 +70,7 @@ export class Store {
     if (event.newValue !== null) this.#read(event.key);
     else if (!isBusy(id)) {
       this.#conversations.delete(id);
-      this.#units.delete(id);
+      this.#count(id, 0);
     }
     return id;
   }
@@ -106,7 +107,7 @@ export class Store {
       return;
     }
     if (key !== CHAT + read.id) return;
-    this.#units.set(read.id, text.length);
+    this.#count(read.id, text.length);
     const ours = this.#conversations.get(read.id);
     if (ours) merge(ours, read);
     else this.#conversations.set(read.id, read);
@@ -114,15 +115,18 @@ export class Store {
 
   #write(conversation) {
     const text = JSON.stringify(conversation);
-    let units = text.length;
-    for (const [id, taken] of this.#units) units += id === conversation.id ? 0 : taken;
-    if (units > MAX_UNITS) return false;
+    if (this.#taken - (this.#units.get(conversation.id) ?? 0) + text.length > MAX_UNITS) return false;
     const isWritten = this.#attempt((storage) => {
       storage.setItem(CHAT + conversation.id, text);
       return true;
     });
-    if (isWritten) this.#units.set(conversation.id, text.length);
+    if (isWritten) this.#count(conversation.id, text.length);
     return isWritten === true;
+  }
+
+  #count(id, units) {
+    this.#taken += units - (this.#units.get(id) ?? 0);
+    this.#units.set(id, units);
   }
 
   /** What `work` returns, or undefined where the storage refuses: it is full, closed, or none. */

@@ -32,8 +32,8 @@ export class Thread {
     });
   }
 
-  /** Shows the conversation as it is now. Messages that stay are not made anew. */
-  show() {
+  /** Shows the conversation as it is now, and its end, unless its reader is to stay where they are. Messages that stay are not made anew. */
+  show(isStill) {
     const conversation = this.#chats.current;
     const nodes = path(conversation);
     let kept = 0;
@@ -49,7 +49,13 @@ export class Thread {
     }
     this.#conversation = conversation;
     this.#list.hidden = nodes.length === 0;
-    this.toEnd();
+    if (isStill) this.#follow();
+    else this.toEnd();
+  }
+
+  /** Gives the focus to the button that turned a message's version, which was made anew. */
+  focusTurn(node, by) {
+    this.#views.find((view) => view.node.parent === node.parent)?.focusTurn(by);
   }
 
   /** Says everything again, in another language. */

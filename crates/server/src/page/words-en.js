@@ -136,6 +136,7 @@ export const ENGLISH = {
   key_line: "Begin a new line",
   key_stop: "Stop the answer; close what is open",
   key_edit: "Edit the last message (in an empty field)",
+  key_scroll: "Scroll the messages (from the message field)",
   key_new: "New chat",
   key_search: "Search conversations",
   key_sidebar: "Show or hide conversations",

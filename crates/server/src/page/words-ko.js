@@ -136,6 +136,7 @@ export const KOREAN = {
   key_line: "줄바꿈",
   key_stop: "답변 중지, 열린 창 닫기",
   key_edit: "마지막 메시지 수정 (입력란이 비어 있을 때)",
+  key_scroll: "메시지 스크롤 (입력란에서)",
   key_new: "새 대화",
   key_search: "대화 검색",
   key_sidebar: "대화 목록 열기/닫기",

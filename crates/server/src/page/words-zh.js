@@ -136,6 +136,7 @@ export const CHINESE = {
   key_line: "换行",
   key_stop: "停止回答，或关闭打开的窗口",
   key_edit: "编辑上一条消息（输入框为空时）",
+  key_scroll: "滚动消息（在输入框中）",
   key_new: "新对话",
   key_search: "搜索对话",
   key_sidebar: "显示或隐藏对话列表",
