@@ -28,7 +28,7 @@ use crate::{
 const HUNG_UP: u16 = 499;
 
 /// Asked so often that their lines and spans would hide the others.
-const QUIET: [&str; 4] = ["/health", "/ready", "/metrics", "/version"];
+const QUIET: [&str; 5] = ["/health", "/ready", "/metrics", "/version", "/page/{file}"];
 
 /// Gives a request its context and follows its answer to the last byte.
 pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
