@@ -2,6 +2,7 @@
 // says the same every time.
 
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 
 import OpenAI from 'openai';
 
@@ -151,14 +152,21 @@ const tests = {
   },
 };
 
+const cases = {};
 let failed = 0;
 for (const [name, test] of Object.entries(tests)) {
   try {
     await test();
+    cases[name] = true;
   } catch (error) {
     failed += 1;
+    cases[name] = false;
     console.error(`openai for Node: ${name}: failed`, error);
   }
+}
+if (process.env.DOTS_TEST_RESULTS) {
+  const { version } = JSON.parse(readFileSync(new URL('node_modules/openai/package.json', import.meta.url)));
+  writeFileSync(`${process.env.DOTS_TEST_RESULTS}/openai for Node.json`, JSON.stringify({ client: 'openai for Node', version, cases }));
 }
 console.log(`openai for Node: ${Object.keys(tests).length - failed} passed, ${failed} failed`);
 process.exitCode = failed ? 1 : 0;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Real clients against a real server: `openai` for Python and for Node, curl as a user pastes it, and abuse; a chat at a
-# terminal; and what an operator does to a server.
+# Real clients against a real server: `openai` for Python and for Node, `anthropic`, schemathesis, the requests of llama.cpp's
+# own tests, curl as a user pastes it, and abuse; a chat at a terminal; and what an operator does to a server.
 #
 #   cargo build --release && tests/clients/run.sh
 #
@@ -10,14 +10,16 @@ cd "$(dirname "$0")/../.."
 
 dots=${DOTS_BIN:-target/release/dots}
 cache=target/clients
+# What passed, for docs/compatibility.md.
+export DOTS_TEST_RESULTS=$PWD/$cache/results
 export DOTS_TEST_KEY=test-key DOTS_TEST_MODEL=dots1 DOTS_TEST_CONTEXT=256
 
 [[ -x $dots ]] || { echo "no binary at $dots: cargo build --release, or set DOTS_BIN" >&2; exit 1; }
 
-mkdir -p "$cache/node"
-if [[ ! -x $cache/venv/bin/python ]] || ! "$cache/venv/bin/python" -c 'import openai' 2>/dev/null; then
+mkdir -p "$cache/node" "$DOTS_TEST_RESULTS"
+if [[ ! -x $cache/venv/bin/python ]] || ! "$cache/venv/bin/python" -c 'import openai, anthropic, schemathesis' 2>/dev/null; then
     python3 -m venv "$cache/venv"
-    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check openai
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check openai anthropic schemathesis
 fi
 if [[ ! -d $cache/node/node_modules/openai ]]; then
     npm install --prefix "$cache/node" --no-fund --no-audit --silent openai
@@ -42,6 +44,10 @@ failed=0
 # Each suite prints `NAME: N passed, N failed` and exits with 1 where one failed.
 "$cache/venv/bin/python" tests/clients/test_openai.py || failed=1
 "$cache/venv/bin/python" tests/clients/test_structured.py "$dots" tests/fixtures/goldens/hf || failed=1
+"$cache/venv/bin/python" tests/clients/test_responses.py || failed=1
+"$cache/venv/bin/python" tests/clients/test_anthropic.py || failed=1
+python3 tests/clients/llama_cpp_cases.py || failed=1
+bash tests/clients/schema.sh "$cache/venv/bin/schemathesis" || failed=1
 # A module is looked up from where the file lies, so the test goes beside the package.
 cp tests/clients/openai.test.mjs "$cache/node/"
 node "$cache/node/openai.test.mjs" || failed=1

@@ -265,4 +265,4 @@ def test_a_client_that_hangs_up_stops_its_generation():
         time.sleep(0.05)
 
 
-suite.run("openai for Python", globals())
+suite.run("openai for Python", globals(), "openai")

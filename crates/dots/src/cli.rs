@@ -23,6 +23,7 @@ use dots_model::{
 use dots_pack::{Recipe, gguf::Held};
 
 use crate::{
+    batch,
     bench::{self, Shape},
     serve,
 };
@@ -162,6 +163,9 @@ pub enum Command {
     /// Serve a model over an OpenAI-compatible API
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),
+    /// Answer a file of requests in OpenAI's batch format
+    #[command(after_help = batch::EXAMPLES)]
+    Batch(batch::BatchArgs),
 }
 
 /// A command was given no model.

@@ -1,6 +1,7 @@
 //! `dots`: the command line of the dots.llm1 house. Each command is a file; what they share is beside them.
 
 mod answer;
+mod batch;
 mod bench;
 mod chat;
 mod cli;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Some(Command::Batch(args)) => batch::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Compare(args)) => compare::run(args),

@@ -36,6 +36,12 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Longest sequence, prompt and completion together.
     fn context_tokens(&self) -> usize;
 
+    /// Ids that exist: one more than the largest.
+    fn vocab_size(&self) -> usize;
+
+    /// Ids that end a turn.
+    fn eos_token_ids(&self) -> &[u32];
+
     /// Ids of a text in which special tokens are parsed.
     fn encode_text(&self, text: &str) -> Vec<u32>;
 
@@ -45,8 +51,14 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Where `texts` stand in tokens, for DRY.
     fn dry_breakers(&self, texts: &[String]) -> Breakers;
 
-    /// Ids of a conversation in which `tools` may be called, special tokens in its contents being text.
-    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError>;
+    /// Ids of a conversation in which `tools` may be called, special tokens in its contents being text; they end in the
+    /// prompt for an answer where `add_generation_prompt`.
+    fn encode_chat(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TemplateError>;
 
     /// Compiles what an answer must look like. Takes its time: not for the runtime's threads.
     fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError>;
@@ -83,6 +95,14 @@ impl Backend for Served {
         self.engine.options().max_model_len
     }
 
+    fn vocab_size(&self) -> usize {
+        self.tokenizer.vocab_size()
+    }
+
+    fn eos_token_ids(&self) -> &[u32] {
+        &self.engine.options().eos_token_ids
+    }
+
     fn encode_text(&self, text: &str) -> Vec<u32> {
         self.tokenizer.encode(text, Specials::Parse)
     }
@@ -97,8 +117,13 @@ impl Backend for Served {
         Breakers::of_texts(texts.iter().map(String::as_str), &self.tokenizer)
     }
 
-    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError> {
-        self.template.encode_with_tools(&self.tokenizer, messages, tools, true)
+    fn encode_chat(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TemplateError> {
+        self.template.encode_with_tools(&self.tokenizer, messages, tools, add_generation_prompt)
     }
 
     fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {

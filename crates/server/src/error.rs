@@ -114,6 +114,18 @@ impl ApiError {
         .code("model_not_found")
     }
 
+    /// 404 for a response that was never there, was deleted, or had to make room.
+    pub fn response_not_found(id: &str) -> Self {
+        let message = format!("Response with id '{}' not found.", quoted(id));
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// 400 for a conversation that cannot go on.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        let message = format!("Previous response with id '{}' not found.", quoted(id));
+        Self::invalid("previous_response_id", "previous_response_not_found", message)
+    }
+
     /// 404 for an address that leads nowhere.
     pub fn unknown_url(method: &Method, uri: &Uri) -> Self {
         Self::new(
@@ -196,6 +208,16 @@ impl ApiError {
         serde_json::to_string(&Envelope { error: &self.body }).expect("strings serialise")
     }
 
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the client reads.
+    pub fn message(&self) -> &str {
+        &self.body.message
+    }
+
     #[cfg(test)]
     pub fn parts(&self) -> (u16, &str, Option<&str>, Option<&str>) {
         (self.status.as_u16(), &self.body.message, self.body.param.as_deref(), self.body.code)
@@ -205,6 +227,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Envelope { error: &self.body })).into_response();
+        // For whoever gives errors another shape.
+        response.extensions_mut().insert(self.clone());
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }

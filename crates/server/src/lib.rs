@@ -1,4 +1,4 @@
-//! HTTP over the dots engine, in OpenAI's shapes. Nothing here knows of tensors.
+//! HTTP over the dots engine, in OpenAI's and Anthropic's shapes. Nothing here knows of tensors.
 //!
 //! A request goes through one file after another: `listen` takes its connection, `track` follows it to its end, `auth` lets
 //! it in, `drain` refuses it once the server stops, `body` reads it, `openai/*_request.rs` turns it
@@ -6,19 +6,23 @@
 //! says, and `openai/*_response.rs` gives that its shape, whole or, through `sse`, chunk by chunk.
 
 mod answer;
+mod anthropic;
 mod auth;
 mod backend;
 mod body;
 mod constraints;
 mod context;
+mod conversation;
 mod cors;
 mod drain;
 mod error;
+mod in_process;
 mod keys;
 mod listen;
 mod metrics;
 mod observe;
 mod openai;
+mod openapi;
 mod options;
 mod otlp;
 mod page;
@@ -42,11 +46,13 @@ use crate::{
     error::ApiError,
     metrics::Metrics,
     observe::Observed,
+    openai::responses::store::ResponseStore,
     words::KeptBreakers,
 };
 pub use crate::{
     cors::Origins,
     error::FileError,
+    in_process::{InProcess, Reply},
     keys::Keys,
     options::{Limits, PlannedMemory, ServerOptions},
     otlp::Exporter,
@@ -76,14 +82,23 @@ struct App {
     drain: Arc<Drain>,
     /// When the server started, in seconds since 1970.
     created: u64,
+    /// Conversations that can go on.
+    responses: ResponseStore,
 }
 
 impl App {
     fn new(options: ServerOptions, backend: Box<dyn Backend>) -> Arc<Self> {
         let shown = options.model_names.first().map_or("", String::as_str);
         let metrics = Arc::new(Metrics::new(shown, backend.context_tokens(), options.memory));
-        let kept_breakers = KeptBreakers::default();
-        Arc::new(Self { options, backend, kept_breakers, metrics, drain: Arc::default(), created: unix_seconds() })
+        Arc::new(Self {
+            options,
+            backend,
+            kept_breakers: KeptBreakers::default(),
+            metrics,
+            drain: Arc::default(),
+            created: unix_seconds(),
+            responses: ResponseStore::default(),
+        })
     }
 
     /// The name under which the answer goes out: the request's own, or the first where it names none.

@@ -1,4 +1,5 @@
-//! Answers as they grow: server-sent events, one JSON chunk each, `[DONE]` last.
+//! Answers as they grow: server-sent events. OpenAI's first two APIs send one JSON chunk each, and `[DONE]` last; later
+//! APIs give each event a name, and have events of their own for beginnings and ends.
 
 use std::{
     collections::VecDeque,
@@ -17,6 +18,7 @@ use futures_core::Stream;
 
 use crate::{
     answer::{Choices, Usage, failed},
+    error::ApiError,
     openai::StreamOptions,
 };
 
@@ -33,72 +35,135 @@ pub trait Chunker: Send + Unpin {
     fn usage(&self, usage: Usage) -> String;
 }
 
-/// A response that streams `choices`. When the client hangs up, the response is dropped and the choices with it.
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Its name, where the API has names.
+    pub event: Option<&'static str>,
+    /// JSON without line breaks, or `[DONE]`.
+    pub data: String,
+}
+
+/// Gives an API's shape to a whole stream.
+pub trait Writer: Send + Unpin {
+    /// Before anything has come.
+    fn begin(&mut self, sent: &mut VecDeque<Sent>);
+    /// A token came.
+    fn token(&mut self, choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>);
+    /// A choice is complete.
+    fn finish(&mut self, choice: usize, finish: &Finish, sent: &mut VecDeque<Sent>);
+    /// All choices are complete, nothing follows.
+    fn end(&mut self, sent: &mut VecDeque<Sent>);
+    /// The generation failed, nothing follows. The status line is long gone, so the error travels as an event.
+    fn fail(&mut self, error: &ApiError, sent: &mut VecDeque<Sent>);
+}
+
+/// A response that streams `choices` as a [`Chunker`] shapes them.
 pub fn response<C: Chunker + 'static>(
     choices: Choices,
     chunker: C,
     choices_per_prompt: usize,
     options: StreamOptions,
 ) -> Response {
-    let stream = Chunks {
-        choices,
+    let writer = ChunkWriter {
         chunker,
         choices_per_prompt,
         include_usage: options.include_usage,
         usage: Usage::default(),
-        ready: VecDeque::new(),
-        ended: false,
+        chunks: VecDeque::new(),
     };
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    written(choices, writer, KeepAlive::new())
 }
 
-struct Chunks<C> {
-    choices: Choices,
+/// A response that streams `choices` as `writer` shapes them. When the client hangs up, the response is dropped and the
+/// choices with it.
+pub fn written<W: Writer + 'static>(choices: Choices, mut writer: W, keep_alive: KeepAlive) -> Response {
+    let mut ready = VecDeque::new();
+    writer.begin(&mut ready);
+    let stream = Writing { choices, writer, ready, ended: false };
+    Sse::new(stream).keep_alive(keep_alive.interval(KEEP_ALIVE)).into_response()
+}
+
+/// Chunks as a stream.
+struct ChunkWriter<C> {
     chunker: C,
     choices_per_prompt: usize,
     include_usage: bool,
     usage: Usage,
-    ready: VecDeque<String>,
-    ended: bool,
+    chunks: VecDeque<String>,
 }
 
-impl<C: Chunker> Chunks<C> {
-    fn end(&mut self) {
-        self.ready.push_back("[DONE]".to_owned());
-        self.ended = true;
+impl<C> ChunkWriter<C> {
+    fn send(&mut self, sent: &mut VecDeque<Sent>) {
+        sent.extend(self.chunks.drain(..).map(|data| Sent { event: None, data }));
+    }
+
+    fn done(&mut self, sent: &mut VecDeque<Sent>) {
+        self.chunks.push_back("[DONE]".to_owned());
+        self.send(sent);
     }
 }
 
-impl<C: Chunker> Stream for Chunks<C> {
+impl<C: Chunker> Writer for ChunkWriter<C> {
+    fn begin(&mut self, _sent: &mut VecDeque<Sent>) {}
+
+    fn token(&mut self, choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>) {
+        self.chunker.token(choice, token, &mut self.chunks);
+        self.send(sent);
+    }
+
+    fn finish(&mut self, choice: usize, finish: &Finish, sent: &mut VecDeque<Sent>) {
+        self.usage.add(choice, self.choices_per_prompt, finish);
+        self.chunker.finish(choice, finish, &mut self.chunks);
+        self.send(sent);
+    }
+
+    fn end(&mut self, sent: &mut VecDeque<Sent>) {
+        if self.include_usage {
+            self.chunks.push_back(self.chunker.usage(self.usage));
+        }
+        self.done(sent);
+    }
+
+    fn fail(&mut self, error: &ApiError, sent: &mut VecDeque<Sent>) {
+        // As OpenAI's clients expect it: one more chunk.
+        self.chunks.push_back(error.to_json());
+        self.done(sent);
+    }
+}
+
+struct Writing<W> {
+    choices: Choices,
+    writer: W,
+    ready: VecDeque<Sent>,
+    ended: bool,
+}
+
+impl<W: Writer> Stream for Writing<W> {
     type Item = Result<SseEvent, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if let Some(chunk) = this.ready.pop_front() {
-                return Poll::Ready(Some(Ok(SseEvent::default().data(chunk))));
+            if let Some(Sent { event, data }) = this.ready.pop_front() {
+                let named = event.map_or_else(SseEvent::default, |name| SseEvent::default().event(name));
+                return Poll::Ready(Some(Ok(named.data(data))));
             }
             if this.ended {
                 return Poll::Ready(None);
             }
             match ready!(this.choices.poll_event(cx)) {
-                Some((choice, Event::Token(token))) => this.chunker.token(choice, token, &mut this.ready),
-                Some((choice, Event::Finished(finish))) => {
-                    this.usage.add(choice, this.choices_per_prompt, &finish);
-                    this.chunker.finish(choice, &finish, &mut this.ready);
-                }
+                Some((choice, Event::Token(token))) => this.writer.token(choice, token, &mut this.ready),
+                Some((choice, Event::Finished(finish))) => this.writer.finish(choice, &finish, &mut this.ready),
                 Some((_, Event::Prompt(_) | Event::Embedding(_))) => {}
                 Some((_, Event::Failed(failure))) => {
-                    // The status line is long gone: the error travels as OpenAI's clients expect it, as one more chunk.
-                    this.ready.push_back(failed(&failure).to_json());
+                    this.writer.fail(&failed(&failure), &mut this.ready);
                     this.choices = Choices::new(Vec::new());
-                    this.end();
+                    this.ended = true;
                 }
                 None => {
-                    if this.include_usage {
-                        this.ready.push_back(this.chunker.usage(this.usage));
-                    }
-                    this.end();
+                    this.writer.end(&mut this.ready);
+                    this.ended = true;
                 }
             }
         }

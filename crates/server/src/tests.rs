@@ -1,5 +1,10 @@
 //! The routes over a real socket, with a script in the engine's place.
 
+mod documents;
+mod messages;
+mod responses;
+mod tokens;
+
 use std::{
     collections::VecDeque,
     io::{Read, Write},
@@ -14,8 +19,8 @@ use std::{
 };
 
 use dots_engine::{
-    Breakers, Event, Failure, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, SubmitError, TokenEvent,
-    TokenLogprobs,
+    Breakers, Event, Failure, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, Stop, SubmitError,
+    TokenEvent, TokenLogprobs,
     constraint::{Constraint, ConstraintError, ConstraintSpec},
 };
 use dots_model::{
@@ -42,7 +47,8 @@ mod traces;
 const CONTEXT_TOKENS: usize = 64;
 
 /// One byte is one token. Answers with the letters from `a` on; with a seed, from the seed's letter on. A prompt that
-/// ends in `~` is answered by one letter and then silence, one that ends in `!` by a failure.
+/// ends in `~` is answered by one letter and then silence, one that ends in `!` by a failure. A stop text of one letter
+/// ends the answer.
 #[derive(Default)]
 struct Script {
     defaults: GenerationDefaults,
@@ -55,6 +61,8 @@ struct Script {
     /// Said instead of letters, a character a token.
     answer: Option<String>,
     grammars: OnceLock<Grammars>,
+    /// Conversations end in `|>`, or in `|` where no answer is asked for.
+    prompts_for_answers: bool,
 }
 
 struct Scripted {
@@ -107,6 +115,14 @@ impl Backend for Script {
         text.bytes().map(u32::from).collect()
     }
 
+    fn vocab_size(&self) -> usize {
+        256
+    }
+
+    fn eos_token_ids(&self) -> &[u32] {
+        &[b'$' as u32]
+    }
+
     fn encode_piece(&self, text: &str, _specials: Specials) -> Vec<u32> {
         self.encode_text(text)
     }
@@ -115,12 +131,20 @@ impl Backend for Script {
         Breakers::new(texts.iter().map(|text| self.encode_text(text)).collect())
     }
 
-    fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, TemplateError> {
+    fn encode_chat(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TemplateError> {
         if messages.iter().any(|message| message.content.contains("refuse me")) {
             return Err(TemplateError("roles must alternate".to_owned()));
         }
         let tools = tools.iter().map(|tool| u32::from(tool["function"]["name"].as_str().unwrap().as_bytes()[0]));
-        Ok(messages.iter().flat_map(|message| self.encode_text(&message.content)).chain(tools).collect())
+        let ending = if add_generation_prompt { "|>" } else { "|" };
+        let ending = self.encode_text(if self.prompts_for_answers { ending } else { "" });
+        let said = messages.iter().flat_map(|message| self.encode_text(&message.content));
+        Ok(said.chain(tools).chain(ending).collect())
     }
 
     /// The forms are a golden's; the script does not keep to them.
@@ -173,13 +197,18 @@ impl Backend for Script {
             }));
         }
         let first = u32::from(b'a') + request.sampling.seed.unwrap_or(0) as u32;
+        let mut stopped_at = None;
         let mut events: VecDeque<_> = (0..completion as u32)
             .map(|i| {
                 let logprobs = request.logprobs.map(|n| TokenLogprobs {
                     logprob: -0.5,
                     top: vec![(first + i, -0.5), (65, -1.5)].into_iter().take(n).collect(),
                 });
-                let text = char::from_u32(first + i).unwrap().to_string();
+                let mut text = char::from_u32(first + i).unwrap().to_string();
+                if request.stop.contains(&text) {
+                    stopped_at.get_or_insert(i as usize + 1);
+                    text.clear();
+                }
                 Event::Token(TokenEvent { id: first + i, text, logprobs })
             })
             .collect();
@@ -189,13 +218,21 @@ impl Backend for Script {
                 events.truncate(1);
                 events.push_back(Event::Failed(Failure::Step("secret reason".to_owned())));
             }
-            _ => events.push_back(Event::Finished(Finish {
-                reason: FinishReason::Length,
-                text: ".".to_owned(),
-                prompt_tokens: prompt,
-                completion_tokens: completion,
-                ..Finish::default()
-            })),
+            _ => {
+                events.truncate(stopped_at.unwrap_or(completion));
+                let (reason, text) = match stopped_at {
+                    Some(_) => (FinishReason::Stop, ""),
+                    None => (FinishReason::Length, "."),
+                };
+                events.push_back(Event::Finished(Finish {
+                    reason,
+                    stop: stopped_at.map(|_| Stop::Text(request.stop.last().cloned().unwrap_or_default())),
+                    text: text.to_owned(),
+                    prompt_tokens: prompt,
+                    completion_tokens: stopped_at.unwrap_or(completion),
+                    ..Finish::default()
+                }));
+            }
         }
         self.running.fetch_add(1, Ordering::SeqCst);
         let endless = last == u32::from(b'~');
@@ -280,6 +317,20 @@ impl Server {
             .split_terminator("\n\n")
             .map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap())
             .collect()
+    }
+
+    /// The events of a stream whose events have names.
+    fn events(&self, path: &str, body: Value) -> Vec<(String, Value)> {
+        let (status, head, text) = self.call("POST", path, JSON, body.to_string().as_bytes());
+        assert_eq!(status, 200, "{text}");
+        assert!(head.contains("content-type: text/event-stream"), "{head}");
+        let event = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            (name.to_owned(), data)
+        };
+        text.split_terminator("\n\n").map(event).collect()
     }
 
     fn wait_until_running(&self, count: usize) {

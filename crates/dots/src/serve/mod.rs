@@ -119,7 +119,7 @@ fn say(text: &str) {
 }
 
 /// What requests may call a model that nobody named: as it was typed, and a path's last part.
-fn names_of(model: &str) -> Vec<String> {
+pub fn names_of(model: &str) -> Vec<String> {
     let typed = model.trim_end_matches('/');
     let typed = if typed.is_empty() { model } else { typed };
     let mut names = vec![typed.to_owned()];

@@ -12,7 +12,10 @@ use super::{
     structured::Structure,
     tools::{MAX_TOOLS, Tools, check_name},
 };
-use crate::error::{ApiError, quoted};
+use crate::{
+    conversation::Ending,
+    error::{ApiError, quoted},
+};
 
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 65_536;
@@ -26,6 +29,8 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// What the answer may call.
     pub tools: Option<Tools>,
+    /// What the prompt asks for after it.
+    pub ending: Ending,
     /// With `Some(n)`: each token's log-probability and the `n` best.
     pub logprobs: Option<usize>,
     /// All else.
@@ -39,7 +44,8 @@ impl ChatRequest {
         let generation = Generation::parse(fields, defaults)?;
         refuse_what_comes_later(fields)?;
         let tools = Tools::parse(fields)?;
-        Ok(Self { messages: messages(fields)?, tools, logprobs: logprobs(fields)?, generation })
+        let messages = messages(fields)?;
+        Ok(Self { ending: ending(fields, &messages)?, messages, tools, logprobs: logprobs(fields)?, generation })
     }
 
     /// Takes the form that the answer must have: that of its tools and of its text.
@@ -64,6 +70,27 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
 }
 
+/// What the prompt asks for after the last message, in vLLM's fields.
+pub fn ending(fields: Fields<'_>, messages: &[Message]) -> Result<Ending, ApiError> {
+    let continues = fields.boolean("continue_final_message")?.unwrap_or(false);
+    let answers = fields.boolean("add_generation_prompt")?;
+    match (continues, answers) {
+        (true, Some(true)) => Err(ApiError::invalid(
+            "continue_final_message",
+            "invalid_value",
+            "'continue_final_message': expected false where 'add_generation_prompt' is true, found true.",
+        )),
+        (true, _) if messages.last().is_some_and(|message| message.role != "assistant") => Err(ApiError::invalid(
+            "continue_final_message",
+            "invalid_value",
+            "'continue_final_message': expected a last message of role 'assistant', found another.",
+        )),
+        (true, _) => Ok(Ending::Continue),
+        (false, Some(false)) => Ok(Ending::Nothing),
+        (false, _) => Ok(Ending::Answer),
+    }
+}
+
 /// Sounds, and what tools were called before: an answer that left them out would look like one that kept to them.
 fn refuse_what_comes_later(fields: Fields<'_>) -> Result<(), ApiError> {
     refuse_entries(fields, "functions", "function calling under its old name ('tools' has it)")?;
@@ -84,7 +111,8 @@ fn refuse_what_comes_later(fields: Fields<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn messages(fields: Fields<'_>) -> Result<Vec<Message>, ApiError> {
+/// The conversation in `messages`.
+pub fn messages(fields: Fields<'_>) -> Result<Vec<Message>, ApiError> {
     let value = fields.required("messages")?;
     let items = value.as_array().ok_or_else(|| wrong_type("messages", "an array of objects", value))?;
     bounded("messages", items, MAX_MESSAGES)?

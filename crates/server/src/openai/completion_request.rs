@@ -64,31 +64,31 @@ impl CompletionRequest {
                 std::cmp::Ordering::Greater => return Err(ApiError::unsupported("best_of", "'best_of' above 'n'")),
             }
         }
-        Ok(Self { prompts: prompts(fields.required("prompt")?)?, echo, logprobs, generation })
+        Ok(Self { prompts: prompts(fields.required("prompt")?, "prompt")?, echo, logprobs, generation })
     }
 }
 
-/// A text, several, ids, or several lists of ids.
-fn prompts(value: &Value) -> Result<Vec<Prompt>, ApiError> {
+/// A text, several, ids, or several lists of ids, from the field `param`.
+pub fn prompts(value: &Value, param: &str) -> Result<Vec<Prompt>, ApiError> {
     const EXPECTED: &str = "a string, or an array of strings, of token ids or of arrays of token ids";
     match value {
         Value::String(text) => Ok(vec![Prompt::Text(text.clone())]),
         Value::Array(items) => match items.first() {
-            None => Err(empty_array("prompt")),
-            Some(Value::Number(_)) => Ok(vec![Prompt::Ids(ids(items, "prompt")?)]),
-            Some(Value::String(_)) => bounded("prompt", items, MAX_PROMPTS)?
+            None => Err(empty_array(param)),
+            Some(Value::Number(_)) => Ok(vec![Prompt::Ids(ids(items, param)?)]),
+            Some(Value::String(_)) => bounded(param, items, MAX_PROMPTS)?
                 .iter()
                 .enumerate()
                 .map(|(i, item)| match item {
                     Value::String(text) => Ok(Prompt::Text(text.clone())),
-                    other => Err(wrong_type(&format!("prompt[{i}]"), "a string", other)),
+                    other => Err(wrong_type(&format!("{param}[{i}]"), "a string", other)),
                 })
                 .collect(),
-            Some(Value::Array(_)) => bounded("prompt", items, MAX_PROMPTS)?
+            Some(Value::Array(_)) => bounded(param, items, MAX_PROMPTS)?
                 .iter()
                 .enumerate()
                 .map(|(i, item)| {
-                    let param = format!("prompt[{i}]");
+                    let param = format!("{param}[{i}]");
                     match item {
                         Value::Array(item) if item.is_empty() => Err(empty_array(&param)),
                         Value::Array(item) => Ok(Prompt::Ids(ids(item, &param)?)),
@@ -96,14 +96,14 @@ fn prompts(value: &Value) -> Result<Vec<Prompt>, ApiError> {
                     }
                 })
                 .collect(),
-            Some(_) => Err(wrong_type("prompt", EXPECTED, value)),
+            Some(_) => Err(wrong_type(param, EXPECTED, value)),
         },
-        other => Err(wrong_type("prompt", EXPECTED, other)),
+        other => Err(wrong_type(param, EXPECTED, other)),
     }
 }
 
-/// Whether an id is one of the model's, the engine knows.
-fn ids(items: &[Value], param: &str) -> Result<Vec<u32>, ApiError> {
+/// A list of token ids. Whether an id is one of the model's, the engine knows.
+pub fn ids(items: &[Value], param: &str) -> Result<Vec<u32>, ApiError> {
     items
         .iter()
         .enumerate()

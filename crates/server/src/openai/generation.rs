@@ -14,7 +14,7 @@ use crate::error::ApiError;
 /// Most answers to one prompt.
 pub const MAX_N: i64 = 16;
 /// Most stop texts. OpenAI takes 4.
-const MAX_STOP: usize = 16;
+pub const MAX_STOP: usize = 16;
 /// Most entries of `stop_token_ids`.
 const MAX_STOP_TOKEN_IDS: usize = 256;
 

@@ -11,12 +11,14 @@ const LOWEST: f32 = -9999.0;
 /// A chat's `logprobs`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChatLogprobs {
-    content: Vec<ChatToken>,
+    /// Token by token.
+    pub content: Vec<ChatToken>,
     refusal: Option<String>,
 }
 
+/// One token's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct ChatToken {
+pub struct ChatToken {
     #[serde(flatten)]
     chosen: Alternative,
     top_logprobs: Vec<Alternative>,
@@ -98,7 +100,7 @@ impl CompletionLogprobs {
 }
 
 /// A token as text; one that is only a part of a character as its bytes, `\xe4\xbd`, which is how OpenAI writes it.
-fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect(),

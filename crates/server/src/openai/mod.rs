@@ -7,8 +7,10 @@ pub mod completion_response;
 pub mod fields;
 pub mod generation;
 pub mod logprobs;
+pub mod responses;
 pub mod sampling;
 pub mod structured;
+pub mod token_request;
 pub mod tool_parser;
 pub mod tools;
 

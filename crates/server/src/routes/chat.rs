@@ -12,7 +12,7 @@ use super::{Job, off_runtime};
 use crate::{
     App,
     answer::collect,
-    body, constraints,
+    body, constraints, conversation,
     error::ApiError,
     openai::{
         Head,
@@ -53,10 +53,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), Api
     let model = app.model_name(request.generation.model.as_deref())?;
     let structure = request.take_structure()?;
     let tools = request.tools.as_ref().map_or(&[][..], |tools| &tools.definitions);
-    // A template refuses what it has no form for, as roles out of turn: the conversation is the client's.
-    let prompt = app.backend.encode_chat(&request.messages, tools).map_err(|error| {
-        ApiError::invalid("messages", "invalid_value", format!("The chat template refused: {error}"))
-    })?;
+    let prompt = conversation::encode(&*app.backend, &request.messages, tools, request.ending, "messages")?;
     let job = Job {
         model,
         prompts: vec![prompt],

@@ -2,8 +2,12 @@
 
 mod chat;
 mod completions;
+mod documents;
+mod messages;
 mod models;
+mod responses;
 mod status;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -16,7 +20,9 @@ use axum::{
 use dots_engine::{Request, constraint::Constraint};
 use tokio::sync::Semaphore;
 
-use crate::{App, answer::Choices, auth, cors, drain, error::ApiError, openai::Generation, page, track, words::Words};
+use crate::{
+    App, answer::Choices, anthropic, auth, cors, drain, error::ApiError, openai::Generation, page, track, words::Words,
+};
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
 /// way there.
@@ -33,6 +39,13 @@ pub fn router(app: Arc<App>) -> Router {
     let behind_the_key = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::info))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/models", get(models::list))
         // Names have slashes: `rednote-hilab/dots.llm1.inst`.
         .route("/v1/models/{*name}", get(models::retrieve))
@@ -46,9 +59,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
         .route("/version", get(status::version))
+        .route("/openapi.json", get(documents::openapi))
+        .route("/docs", get(documents::docs))
         .fallback(async |method: Method, uri: Uri| ApiError::unknown_url(&method, &uri))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
+        .layer(middleware::from_fn(anthropic::error::reshape))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), track::follow))
         .with_state(app)
 }

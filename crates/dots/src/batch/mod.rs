@@ -1,0 +1,196 @@
+//! `dots batch`: requests from a file, answered by the server's own routes without a socket.
+
+mod args;
+mod input;
+mod output;
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::anyhow;
+use dots_engine::Grammars;
+use dots_server::{InProcess, Served, ServerOptions};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
+
+pub use args::{BatchArgs, EXAMPLES};
+use input::{Job, Lines, Refused};
+use output::{Line, Names, Output};
+
+use crate::{
+    cli::NoModel,
+    load::{self, Users},
+    serve::names_of,
+};
+
+/// Of how many sequences there are, `--concurrency` is the bound: the queue need not have one, which a request with many
+/// prompts could find full for ever.
+const MAX_QUEUE: usize = 1 << 30;
+/// Before a request that found the queue full is sent again, where the server does not say.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub fn run(args: BatchArgs) -> anyhow::Result<()> {
+    let model = args.model.ok_or(NoModel)?;
+    // Before the model is loaded, which takes longer than to find a name mistyped.
+    let total = count_lines(&args.input)?;
+    let input = open(&args.input)?;
+    let output = Output::open(&args.output)?;
+    let done_before = output.done_count;
+
+    let checkpoint = load::open(Some(&model))?;
+    let template = load::template(&checkpoint)?;
+    let model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
+    let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
+    let running = load::start(checkpoint, &args.engine, users)?;
+    let served = Served {
+        grammars: Grammars::new(Arc::clone(&running.tokenizer), running.engine.options().eos_token_ids.clone()),
+        engine: running.engine,
+        tokenizer: Arc::clone(&running.tokenizer),
+        template,
+        defaults: running.checkpoint.generation,
+    };
+    let server = InProcess::new(ServerOptions { model_names, ..ServerOptions::default() }, served);
+    let progress = progress(total, done_before);
+    let runtime = load::runtime()?;
+    let name = args.input.display().to_string();
+    let counts = runtime.block_on(answer_all(input, output, &server, args.concurrency, &progress)).map_err(
+        |failed| match failed {
+            Failed::Reading(error) => anyhow!("{name}: {error}"),
+            Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
+        },
+    )?;
+    progress.finish_and_clear();
+    let before = if counts.before > 0 { format!(", {} answered before", counts.before) } else { String::new() };
+    let _ = writeln!(io::stderr(), "{} answered, {} refused{before}.", counts.answered, counts.refused);
+    Ok(())
+}
+
+/// What became of the lines.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    /// With status 200.
+    answered: usize,
+    /// With an error, the server's or the line's own.
+    refused: usize,
+    /// In the output already.
+    before: usize,
+}
+
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// Answers every line that the output has no answer to, `concurrency` at once.
+async fn answer_all(
+    input: impl BufRead,
+    mut output: Output,
+    server: &InProcess,
+    concurrency: usize,
+    progress: &ProgressBar,
+) -> Result<Counts, Failed> {
+    let mut lines = Lines::new(input);
+    let mut seen = Names::default();
+    let mut counts = Counts::default();
+    let mut running = JoinSet::new();
+    let mut more = true;
+    loop {
+        while more && running.len() < concurrency {
+            let Some(line) = lines.next().map_err(Failed::Reading)? else {
+                more = false;
+                break;
+            };
+            let line = line.and_then(|job| if seen.insert(&job.custom_id) { Ok(job) } else { Err(twice(&job)) });
+            match line {
+                Ok(job) if output.done.contains(&job.custom_id) => counts.before += 1,
+                Err(refused) if output.done.contains(&output::id(refused.line)) => counts.before += 1,
+                Ok(job) => {
+                    running.spawn(answer(server.clone(), job));
+                }
+                Err(refused) => {
+                    output.add(&Line::refused(&refused)).map_err(Failed::Writing)?;
+                    counts.refused += 1;
+                    progress.inc(1);
+                }
+            }
+        }
+        let Some(ended) = running.join_next().await else { break };
+        match ended {
+            Ok((line, is_answer)) => {
+                output.add(&line).map_err(Failed::Writing)?;
+                *(if is_answer { &mut counts.answered } else { &mut counts.refused }) += 1;
+            }
+            // Its line has no answer, so the next run asks again.
+            Err(error) => tracing::error!(%error, "a request was lost"),
+        }
+        progress.inc(1);
+    }
+    output.finish().map_err(Failed::Writing)?;
+    Ok(counts)
+}
+
+fn twice(job: &Job) -> Refused {
+    let message = format!("line {}: custom_id: expected one that no line before has, found it again", job.line);
+    Refused { line: job.line, code: "duplicate_custom_id", message }
+}
+
+/// The answer to one request, and whether it is one.
+async fn answer(server: InProcess, job: Job) -> (Line, bool) {
+    loop {
+        let Some(reply) = server.post(&job.url, job.body.clone()).await else {
+            let message = format!("line {}: url: expected an address", job.line);
+            return (Line::refused(&Refused { line: job.line, code: "invalid_line", message }), false);
+        };
+        if reply.status != 429 {
+            return (Line::answered(job.line, &job.custom_id, reply.status, &reply.body), reply.status == 200);
+        }
+        tokio::time::sleep(reply.retry_after.unwrap_or(RETRY_AFTER)).await;
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
+    let file = File::open(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    Ok(BufReader::new(file))
+}
+
+/// Lines of a file, for the progress bar; `None` for what can be read only once.
+fn count_lines(path: &Path) -> anyhow::Result<Option<u64>> {
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if !is_file {
+        return Ok(None);
+    }
+    let fail = |error| anyhow!("{}: {error}", path.display());
+    let mut file = File::open(path).map_err(fail)?;
+    let mut buffer = vec![0; 1 << 16];
+    let (mut lines, mut last) = (0, b'\n');
+    loop {
+        let length = file.read(&mut buffer).map_err(fail)?;
+        if length == 0 {
+            return Ok(Some(lines + u64::from(last != b'\n')));
+        }
+        lines += buffer[..length].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        last = buffer[length - 1];
+    }
+}
+
+fn progress(total: Option<u64>, done_before: usize) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match total {
+        Some(total) => (ProgressBar::new(total), "{bar:30} {human_pos} of {human_len} requests, {per_sec}, {eta} left"),
+        None => (ProgressBar::new_spinner(), "{spinner} {human_pos} requests, {per_sec}"),
+    };
+    let bar = match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    };
+    bar.set_position(done_before as u64);
+    bar.reset_eta();
+    bar
+}

@@ -1,0 +1,133 @@
+//! The field `input` of `POST /v1/responses`.
+
+use dots_model::template::Message;
+use serde_json::Value;
+
+use crate::{
+    error::{ApiError, quoted},
+    openai::{
+        fields::{Fields, wrong_type},
+        generation::bounded,
+    },
+};
+
+/// Most items of an input.
+const MAX_ITEMS: usize = 65_536;
+
+/// What was said: a user's text, or messages.
+pub fn messages(value: &Value) -> Result<Vec<Message>, ApiError> {
+    match value {
+        Value::String(text) => Ok(vec![Message::new("user", text.as_str())]),
+        Value::Array(items) => bounded("input", items, MAX_ITEMS)?
+            .iter()
+            .enumerate()
+            .map(|(i, item)| item_message(Fields::nested(item, &format!("input[{i}]."))?))
+            .collect(),
+        other => Err(wrong_type("input", "a string or an array of objects", other)),
+    }
+}
+
+fn item_message(fields: Fields<'_>) -> Result<Message, ApiError> {
+    let param = fields.param("type");
+    match fields.string("type")? {
+        None | Some("message") => {}
+        Some("function_call" | "function_call_output") => return Err(ApiError::unsupported(&param, "tool calling")),
+        Some(other) => {
+            let message = format!("'{param}': expected 'message', found '{}'.", quoted(other));
+            return Err(ApiError::invalid(param, "invalid_value", message));
+        }
+    }
+    let role = match fields.string("role")?.ok_or_else(|| ApiError::missing(&fields.param("role")))? {
+        // OpenAI's newer name for what dots.llm1 knows as the system prompt.
+        "developer" => "system",
+        role @ ("system" | "user" | "assistant") => role,
+        other => {
+            let param = fields.param("role");
+            let message =
+                format!("'{param}': expected 'system', 'developer', 'user' or 'assistant', found '{}'.", quoted(other));
+            return Err(ApiError::invalid(param, "invalid_value", message));
+        }
+    };
+    let param = fields.param("content");
+    let content = content(fields.get("content").ok_or_else(|| ApiError::missing(&param))?, &param)?;
+    Ok(Message::new(role, content))
+}
+
+/// A text, or parts of text, which are joined by line breaks as a chat's are.
+fn content(value: &Value, param: &str) -> Result<String, ApiError> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Array(parts) => {
+            let texts = parts.iter().enumerate().map(|(i, part)| text_part(part, &format!("{param}[{i}].")));
+            Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+        }
+        other => Err(wrong_type(param, "a string or an array of objects", other)),
+    }
+}
+
+fn text_part(part: &Value, path: &str) -> Result<String, ApiError> {
+    let fields = Fields::nested(part, path)?;
+    let param = fields.param("type");
+    match fields.string("type")?.ok_or_else(|| ApiError::missing(&param))? {
+        // What was written and what was answered; a chat's parts are plain `text`.
+        "input_text" | "output_text" | "text" => {
+            fields.string("text")?.map(str::to_owned).ok_or_else(|| ApiError::missing(&fields.param("text")))
+        }
+        other => {
+            let message = format!(
+                "'{param}': expected 'input_text' or 'output_text', which is what this model reads, found '{}'.",
+                quoted(other)
+            );
+            Err(ApiError::invalid(param, "invalid_value", message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_forms_of_input_are_read() {
+        assert_eq!(messages(&json!("hello")).unwrap(), [Message::new("user", "hello")]);
+        let items = json!([
+            {"role": "developer", "content": "be brief"},
+            {"type": "message", "role": "user", "content": [
+                {"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"},
+            ]},
+            {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [
+                {"type": "output_text", "text": "c", "annotations": []},
+            ]},
+        ]);
+        let expected = [("system", "be brief"), ("user", "a\nb"), ("assistant", "c")];
+        assert_eq!(messages(&items).unwrap(), expected.map(|(role, content)| Message::new(role, content)));
+    }
+
+    #[test]
+    fn a_wrong_item_is_named_by_its_place() {
+        let user = |content: Value| json!([{"role": "user", "content": content}]);
+        for (input, param) in [
+            (json!(1), "input"),
+            (json!([]), "input"),
+            (json!({"role": "user", "content": "x"}), "input"),
+            (json!(["x"]), "input[0]"),
+            (json!([{"content": "x"}]), "input[0].role"),
+            (json!([{"role": "king", "content": "x"}]), "input[0].role"),
+            (json!([{"role": 1, "content": "x"}]), "input[0].role"),
+            (json!([{"role": "user"}]), "input[0].content"),
+            (json!([{"type": "item_reference", "id": "x"}]), "input[0].type"),
+            (json!([{"type": "function_call_output", "call_id": "x", "output": "y"}]), "input[0].type"),
+            (json!([{"type": 1}]), "input[0].type"),
+            (user(json!(1)), "input[0].content"),
+            (user(json!(["x"])), "input[0].content[0]"),
+            (user(json!([{"text": "x"}])), "input[0].content[0].type"),
+            (user(json!([{"type": "input_text"}])), "input[0].content[0].text"),
+            (user(json!([{"type": "input_image", "image_url": "x"}])), "input[0].content[0].type"),
+        ] {
+            let error = messages(&input).expect_err(&input.to_string());
+            assert_eq!((error.parts().0, error.parts().2), (400, Some(param)), "{input}");
+        }
+    }
+}

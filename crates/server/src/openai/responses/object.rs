@@ -1,0 +1,180 @@
+//! The object that `POST /v1/responses` answers with.
+
+use dots_engine::{Finish, FinishReason};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::request::{ResponseRequest, Truncation};
+use crate::openai::{logprobs::ChatToken, unique_id};
+
+/// A response, finished or not.
+#[derive(Debug, Clone, Serialize)]
+pub struct Response {
+    /// Its name, by which it can be read again and continued.
+    pub id: String,
+    object: &'static str,
+    created_at: u64,
+    status: &'static str,
+    background: bool,
+    error: Option<Value>,
+    incomplete_details: Option<Value>,
+    instructions: Option<String>,
+    max_output_tokens: Option<usize>,
+    model: String,
+    output: Vec<OutputMessage>,
+    parallel_tool_calls: bool,
+    previous_response_id: Option<String>,
+    reasoning: Value,
+    service_tier: &'static str,
+    store: bool,
+    temperature: f32,
+    text: Value,
+    tool_choice: &'static str,
+    tools: [Value; 0],
+    top_logprobs: usize,
+    top_p: f32,
+    truncation: &'static str,
+    usage: Option<Usage>,
+    user: Option<String>,
+    metadata: Map<String, Value>,
+}
+
+/// What the model said.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutputMessage {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Its name in events.
+    pub id: String,
+    status: &'static str,
+    role: &'static str,
+    content: Vec<OutputText>,
+}
+
+/// Its text.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutputText {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    annotations: [Value; 0],
+    /// Empty unless the request asked.
+    pub logprobs: Vec<ChatToken>,
+    /// All of it.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Usage {
+    input_tokens: usize,
+    input_tokens_details: InputDetails,
+    output_tokens: usize,
+    output_tokens_details: OutputDetails,
+    total_tokens: usize,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct InputDetails {
+    cached_tokens: usize,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct OutputDetails {
+    reasoning_tokens: usize,
+}
+
+impl Response {
+    /// A response that has begun, to a request whose settings it repeats.
+    pub fn begun(model: String, request: &ResponseRequest) -> Self {
+        let sampling = &request.generation.sampling;
+        Self {
+            id: format!("resp_{}", unique_id()),
+            object: "response",
+            created_at: crate::unix_seconds(),
+            status: "in_progress",
+            background: false,
+            error: None,
+            incomplete_details: None,
+            instructions: request.instructions.clone(),
+            max_output_tokens: request.generation.max_tokens,
+            model,
+            output: Vec::new(),
+            parallel_tool_calls: request.parallel_tool_calls,
+            previous_response_id: request.previous_response_id.clone(),
+            reasoning: json!({"effort": null, "summary": null}),
+            service_tier: "default",
+            store: request.store,
+            temperature: sampling.temperature,
+            text: json!({"format": {"type": "text"}}),
+            tool_choice: "auto",
+            tools: [],
+            top_logprobs: request.logprobs.unwrap_or(0),
+            top_p: sampling.top_p,
+            truncation: match request.truncation {
+                Truncation::Auto => "auto",
+                Truncation::Disabled => "disabled",
+            },
+            usage: None,
+            user: request.user.clone(),
+            metadata: request.metadata.clone(),
+        }
+    }
+
+    /// Ends it with what was said. A text that was cut short leaves it incomplete.
+    pub fn end(&mut self, mut message: OutputMessage, finish: &Finish) {
+        (self.status, self.incomplete_details) = match finish.reason {
+            FinishReason::Stop => ("completed", None),
+            FinishReason::Length => ("incomplete", Some(json!({"reason": "max_output_tokens"}))),
+        };
+        message.status = self.status;
+        self.output = vec![message];
+        self.usage = Some(Usage {
+            input_tokens: finish.prompt_tokens,
+            input_tokens_details: InputDetails { cached_tokens: finish.cached_tokens },
+            output_tokens: finish.completion_tokens,
+            output_tokens_details: OutputDetails { reasoning_tokens: 0 },
+            total_tokens: finish.prompt_tokens + finish.completion_tokens,
+        });
+    }
+
+    /// Ends it with an error.
+    pub fn fail(&mut self, message: &str) {
+        self.status = "failed";
+        self.error = Some(json!({"code": "server_error", "message": message}));
+    }
+
+    /// What was said, once it has ended.
+    pub fn message(&self) -> Option<&OutputMessage> {
+        self.output.first()
+    }
+
+    /// `response.completed` or `response.incomplete`, as it ended.
+    pub fn last_event(&self) -> &'static str {
+        if self.status == "incomplete" { "response.incomplete" } else { "response.completed" }
+    }
+}
+
+impl OutputMessage {
+    /// A message that has begun.
+    pub fn begun() -> Self {
+        Self {
+            kind: "message",
+            id: format!("msg_{}", unique_id()),
+            status: "in_progress",
+            role: "assistant",
+            content: Vec::new(),
+        }
+    }
+
+    /// The message with its text.
+    pub fn with(mut self, text: OutputText) -> Self {
+        self.content = vec![text];
+        self
+    }
+}
+
+impl OutputText {
+    /// A text and its tokens' log-probabilities.
+    pub fn new(text: String, logprobs: Vec<ChatToken>) -> Self {
+        Self { kind: "output_text", annotations: [], logprobs, text }
+    }
+}

@@ -1,0 +1,280 @@
+//! The body of `POST /v1/responses`.
+
+use dots_model::{checkpoint::GenerationDefaults, template::Message};
+use serde_json::{Map, Value};
+
+use super::input;
+use crate::{
+    error::{ApiError, quoted},
+    openai::{
+        Generation,
+        fields::{Fields, wrong_type},
+        generation::refuse_entries,
+    },
+};
+
+/// Most alternatives that a token's log-probabilities list.
+const MAX_TOP_LOGPROBS: i64 = 20;
+/// Most entries of `metadata`, and most characters of its keys and values: OpenAI's limits.
+const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
+/// What `include` may ask for. All but the first belong to tools and to reasoning, of which there are none here.
+const INCLUDABLE: [&str; 7] = [
+    LOGPROBS,
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "web_search_call.action.sources",
+];
+const LOGPROBS: &str = "message.output_text.logprobs";
+/// Fields that mean something else here than in a chat's request, or nothing.
+const NOT_SHARED: [&str; 10] = [
+    "input",
+    "instructions",
+    "n",
+    "stop",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "tools",
+    "tool_choice",
+];
+
+/// What is done where a conversation is longer than the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncation {
+    /// It is refused.
+    Disabled,
+    /// Its oldest messages are left out.
+    Auto,
+}
+
+/// A request for a response, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResponseRequest {
+    /// What is said now; not empty.
+    pub input: Vec<Message>,
+    /// The system prompt of this response, and of none that follows it.
+    pub instructions: Option<String>,
+    /// The response whose conversation goes on.
+    pub previous_response_id: Option<String>,
+    /// Whether the conversation is kept.
+    pub store: bool,
+    /// What is done where it is too long.
+    pub truncation: Truncation,
+    /// The client's own notes.
+    pub metadata: Map<String, Value>,
+    /// The client's name for who asks.
+    pub user: Option<String>,
+    /// As the request said, for the answer to repeat.
+    pub parallel_tool_calls: bool,
+    /// With `Some(n)`: each token's log-probability and the `n` best.
+    pub logprobs: Option<usize>,
+    /// All else.
+    pub generation: Generation,
+}
+
+impl ResponseRequest {
+    /// Reads the body. `defaults` are the authors' settings, under the request's own.
+    pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
+        let fields = Fields::new(body);
+        refuse_what_is_not_here(fields)?;
+        let max_output_tokens = fields.integer("max_output_tokens", 1..=i64::MAX)?;
+        let mut shared: Map<_, _> = body
+            .iter()
+            .filter(|(name, _)| !NOT_SHARED.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Some(tokens) = max_output_tokens {
+            shared.insert("max_tokens".to_owned(), tokens.into());
+        }
+        Ok(Self {
+            input: input::messages(fields.required("input")?)?,
+            instructions: fields.string("instructions")?.map(str::to_owned),
+            previous_response_id: fields.string("previous_response_id")?.map(str::to_owned),
+            store: fields.boolean("store")?.unwrap_or(true),
+            truncation: truncation(fields)?,
+            metadata: metadata(fields)?,
+            user: fields.string("user")?.map(str::to_owned),
+            parallel_tool_calls: fields.boolean("parallel_tool_calls")?.unwrap_or(true),
+            logprobs: logprobs(fields)?,
+            generation: Generation::parse(Fields::new(&shared), defaults)?,
+        })
+    }
+}
+
+fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
+    let mut asked = false;
+    for (i, item) in fields.array("include")?.unwrap_or(&[]).iter().enumerate() {
+        let name = item.as_str().ok_or_else(|| wrong_type(&format!("include[{i}]"), "a string", item))?;
+        if !INCLUDABLE.contains(&name) {
+            let param = format!("include[{i}]");
+            let message =
+                format!("'{param}': expected one of '{}', found '{}'.", INCLUDABLE.join("', '"), quoted(name));
+            return Err(ApiError::invalid(param, "invalid_value", message));
+        }
+        asked |= name == LOGPROBS;
+    }
+    let top = fields.integer("top_logprobs", 0..=MAX_TOP_LOGPROBS)?.unwrap_or(0) as usize;
+    Ok((asked || top > 0).then_some(top))
+}
+
+fn truncation(fields: Fields<'_>) -> Result<Truncation, ApiError> {
+    match fields.string("truncation")? {
+        None | Some("disabled") => Ok(Truncation::Disabled),
+        Some("auto") => Ok(Truncation::Auto),
+        Some(other) => Err(ApiError::invalid(
+            "truncation",
+            "invalid_value",
+            format!("'truncation': expected 'auto' or 'disabled', found '{}'.", quoted(other)),
+        )),
+    }
+}
+
+fn metadata(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
+    let (most, most_key, most_value) = MAX_METADATA;
+    let Some(value) = fields.get("metadata") else { return Ok(Map::new()) };
+    let Value::Object(entries) = value else { return Err(wrong_type("metadata", "an object", value)) };
+    let too_much = |expected: String, found: usize| {
+        ApiError::invalid("metadata", "invalid_value", format!("'metadata': expected {expected}, found {found}."))
+    };
+    if entries.len() > most {
+        return Err(too_much(format!("at most {most} entries"), entries.len()));
+    }
+    for (key, value) in entries {
+        let text = value.as_str().ok_or_else(|| wrong_type(&format!("metadata.{}", quoted(key)), "a string", value))?;
+        for (what, text, most) in [("keys", key.as_str(), most_key), ("values", text, most_value)] {
+            let found = text.chars().count();
+            if found > most {
+                return Err(too_much(format!("{what} of at most {most} characters"), found));
+            }
+        }
+    }
+    Ok(entries.clone())
+}
+
+/// What would change the answer and cannot: an answer that left it out would look like one that kept to it.
+fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
+    refuse_entries(fields, "tools", "tool calling")?;
+    match fields.get("tool_choice") {
+        // Without tools both mean the same.
+        None => {}
+        Some(Value::String(word)) if word == "none" || word == "auto" => {}
+        Some(_) => return Err(ApiError::unsupported("tool_choice", "tool calling")),
+    }
+    for (name, what) in [("conversation", "a conversation object"), ("prompt", "a stored prompt")] {
+        if fields.get(name).is_some() {
+            return Err(ApiError::unsupported(name, what));
+        }
+    }
+    if fields.boolean("background")? == Some(true) {
+        return Err(ApiError::unsupported("background", "a response in the background"));
+    }
+    if let Some(value) = fields.get("reasoning")
+        && Fields::nested(value, "reasoning.")?.string("effort")?.is_some_and(|effort| effort != "none")
+    {
+        return Err(ApiError::unsupported("reasoning.effort", "reasoning"));
+    }
+    if let Some(value) = fields.get("text") {
+        let text = Fields::nested(value, "text.")?;
+        if let Some(format) = text.get("format") {
+            match Fields::nested(format, "text.format.")?.string("type")? {
+                None => return Err(ApiError::missing("text.format.type")),
+                Some("text") => {}
+                Some(_) => return Err(ApiError::unsupported("text.format", "any format but 'text'")),
+            }
+        }
+        if text.string("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
+            return Err(ApiError::unsupported("text.verbosity", "any verbosity but 'medium'"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(extra: Value) -> Result<ResponseRequest, ApiError> {
+        let mut body = json!({"input": "hello"});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        ResponseRequest::parse(body.as_object().unwrap(), &GenerationDefaults::default())
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        let many: Map<_, _> = (0..17).map(|i| (i.to_string(), json!("x"))).collect();
+        let cases = [
+            (json!({"input": null}), "input"),
+            (json!({"input": 1}), "input"),
+            (json!({"model": 1}), "model"),
+            (json!({"instructions": 1}), "instructions"),
+            (json!({"previous_response_id": 1}), "previous_response_id"),
+            (json!({"store": "no"}), "store"),
+            (json!({"truncation": "some"}), "truncation"),
+            (json!({"truncation": 1}), "truncation"),
+            (json!({"metadata": []}), "metadata"),
+            (json!({"metadata": many}), "metadata"),
+            (json!({"metadata": {"a": 1}}), "metadata.a"),
+            (json!({"metadata": {"a": "x".repeat(513)}}), "metadata"),
+            (json!({"metadata": {"x".repeat(65): "a"}}), "metadata"),
+            (json!({"user": 1}), "user"),
+            (json!({"parallel_tool_calls": 1}), "parallel_tool_calls"),
+            (json!({"max_output_tokens": 0}), "max_output_tokens"),
+            (json!({"max_output_tokens": "many"}), "max_output_tokens"),
+            (json!({"temperature": 3}), "temperature"),
+            (json!({"top_p": -1}), "top_p"),
+            (json!({"stream": 1}), "stream"),
+            (json!({"include": "x"}), "include"),
+            (json!({"include": [1]}), "include[0]"),
+            (json!({"include": ["everything"]}), "include[0]"),
+            (json!({"top_logprobs": 21}), "top_logprobs"),
+            (json!({"tools": [{"type": "web_search"}]}), "tools"),
+            (json!({"tool_choice": "required"}), "tool_choice"),
+            (json!({"conversation": "conv_1"}), "conversation"),
+            (json!({"prompt": {"id": "p"}}), "prompt"),
+            (json!({"background": true}), "background"),
+            (json!({"background": 1}), "background"),
+            (json!({"reasoning": {"effort": "high"}}), "reasoning.effort"),
+            (json!({"reasoning": 1}), "reasoning"),
+            (json!({"text": "x"}), "text"),
+            (json!({"text": {"format": {}}}), "text.format.type"),
+            (json!({"text": {"format": {"type": "json_object"}}}), "text.format"),
+            (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
+        ];
+        for (extra, param) in cases {
+            let error = parse(extra.clone()).expect_err(&extra.to_string());
+            let (status, message, found, _) = error.parts();
+            assert_eq!((status, found), (400, Some(param)), "{extra}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_taken() {
+        let harmless = json!({
+            "text": {"format": {"type": "text"}, "verbosity": "medium"}, "tools": [], "tool_choice": "auto",
+            "reasoning": {"effort": "none"}, "include": ["reasoning.encrypted_content"], "background": false,
+            "service_tier": "auto", "safety_identifier": "x", "prompt_cache_key": "y", "n": 9, "stop": 1,
+            "max_tool_calls": 3, "stream_options": {"include_obfuscation": false}, "instructions": null,
+        });
+        assert_eq!(parse(harmless).unwrap(), parse(json!({})).unwrap());
+    }
+
+    #[test]
+    fn settings_arrive_as_the_engine_wants_them() {
+        let parsed = parse(json!({
+            "max_output_tokens": 9, "temperature": 0.5, "seed": 3, "store": false, "truncation": "auto",
+            "metadata": {"a": "b"}, "include": [LOGPROBS], "top_logprobs": 2, "previous_response_id": "resp_1",
+        }))
+        .unwrap();
+        assert_eq!(parsed.generation.max_tokens, Some(9));
+        assert_eq!((parsed.generation.sampling.temperature, parsed.generation.sampling.seed), (0.5, Some(3)));
+        assert_eq!((parsed.store, parsed.truncation, parsed.logprobs), (false, Truncation::Auto, Some(2)));
+        assert_eq!(parsed.previous_response_id.as_deref(), Some("resp_1"));
+        assert!(parse(json!({})).unwrap().store);
+    }
+}

@@ -1,0 +1,169 @@
+//! Responses that can be read again and continued, the last used of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dots_model::template::Message;
+
+/// Most responses kept.
+const MAX_RESPONSES: usize = 4096;
+/// Most bytes of all of them together.
+const MAX_BYTES: usize = 256 << 20;
+/// What a message and an entry cost beside their texts, about.
+const OVERHEAD_BYTES: usize = 128;
+
+/// A response as it was sent, and the conversation that it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The response's JSON.
+    pub json: String,
+    /// All that was said, its answer last and without the instructions, which were that response's own.
+    pub conversation: Vec<Message>,
+}
+
+impl Stored {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let said = |message: &Message| message.role.len() + message.content.len() + OVERHEAD_BYTES;
+        self.json.len() + self.conversation.iter().map(said).sum::<usize>() + OVERHEAD_BYTES
+    }
+}
+
+/// Keeps responses in memory, within a count and a size; who was not asked for the longest goes first.
+#[derive(Debug)]
+pub struct ResponseStore {
+    kept: Mutex<Kept>,
+    max_responses: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_id: HashMap<String, Entry>,
+    /// Ids by when they were last used.
+    by_use: BTreeMap<u64, String>,
+    uses: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stored: Arc<Stored>,
+    bytes: usize,
+    last_use: u64,
+}
+
+impl Default for ResponseStore {
+    fn default() -> Self {
+        Self::with_limits(MAX_RESPONSES, MAX_BYTES)
+    }
+}
+
+impl ResponseStore {
+    fn with_limits(max_responses: usize, max_bytes: usize) -> Self {
+        Self { kept: Mutex::default(), max_responses, max_bytes }
+    }
+
+    /// Keeps a response under `id`, and drops others where it needs their place. One that is larger than all places
+    /// together is not kept.
+    pub fn put(&self, id: String, stored: Stored) {
+        let bytes = stored.bytes();
+        if bytes > self.max_bytes {
+            return;
+        }
+        let mut kept = self.lock();
+        kept.remove(&id);
+        while kept.by_id.len() >= self.max_responses || kept.bytes + bytes > self.max_bytes {
+            let Some(oldest) = kept.by_use.values().next().cloned() else { break };
+            kept.remove(&oldest);
+        }
+        let last_use = kept.next_use();
+        kept.by_use.insert(last_use, id.clone());
+        kept.bytes += bytes;
+        kept.by_id.insert(id, Entry { stored: Arc::new(stored), bytes, last_use });
+    }
+
+    /// The response under `id`, where it is still kept.
+    pub fn get(&self, id: &str) -> Option<Arc<Stored>> {
+        let mut kept = self.lock();
+        let now = kept.next_use();
+        let entry = kept.by_id.get_mut(id)?;
+        let before = std::mem::replace(&mut entry.last_use, now);
+        let stored = Arc::clone(&entry.stored);
+        kept.by_use.remove(&before);
+        kept.by_use.insert(now, id.to_owned());
+        Some(stored)
+    }
+
+    /// Forgets the response under `id`; whether there was one.
+    pub fn remove(&self, id: &str) -> bool {
+        self.lock().remove(id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn next_use(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
+    }
+
+    fn remove(&mut self, id: &str) -> bool {
+        let Some(entry) = self.by_id.remove(id) else { return false };
+        self.by_use.remove(&entry.last_use);
+        self.bytes -= entry.bytes;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(bytes: usize) -> Stored {
+        Stored { json: "x".repeat(bytes - OVERHEAD_BYTES), conversation: Vec::new() }
+    }
+
+    fn kept(store: &ResponseStore, ids: &[&str]) -> Vec<bool> {
+        ids.iter().map(|id| store.lock().by_id.contains_key(*id)).collect()
+    }
+
+    #[test]
+    fn who_was_not_asked_for_the_longest_goes_first() {
+        let store = ResponseStore::with_limits(2, 10_000);
+        store.put("a".into(), stored(200));
+        store.put("b".into(), stored(200));
+        assert!(store.get("a").is_some());
+        store.put("c".into(), stored(200));
+        assert_eq!(kept(&store, &["a", "b", "c"]), [true, false, true]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_whatever_comes() {
+        let store = ResponseStore::with_limits(100, 1000);
+        for (i, size) in [200, 900, 300, 1001, 400, 400, 129, 1000].into_iter().enumerate() {
+            store.put(format!("{i}"), stored(size));
+            let kept = store.lock();
+            assert!(kept.bytes <= 1000);
+            assert_eq!(kept.bytes, kept.by_id.values().map(|entry| entry.bytes).sum::<usize>());
+            assert_eq!(kept.by_id.len(), kept.by_use.len());
+        }
+        assert_eq!(kept(&store, &["3", "6", "7"]), [false, false, true]);
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_one_id_is_kept_once() {
+        let store = ResponseStore::with_limits(10, 10_000);
+        store.put("a".into(), stored(300));
+        store.put("a".into(), stored(400));
+        assert_eq!(store.lock().bytes, 400);
+        assert!(store.remove("a") && !store.remove("a"));
+        assert_eq!(store.lock().bytes, 0);
+        assert!(store.get("a").is_none());
+    }
+}

@@ -1,0 +1,188 @@
+//! OpenAI's Responses API and Anthropic's Messages API.
+
+use serde_json::{Value, json};
+
+use super::{
+    Errors, Operation, fields,
+    schema::{
+        a, always, answer, any_object, choice, count, flag, integer, list, many, maybe, number, object, text, with,
+    },
+};
+
+pub fn operations() -> Vec<Operation> {
+    let deleted = answer(json!({"id": a("string"), "object": always("response"), "deleted": {"const": true}}));
+    vec![
+        create(),
+        Operation {
+            description: "A response that was asked for with `store`, until it is deleted or has to make room for others.",
+            response: response(),
+            ..Operation::new("get", "/v1/responses/{id}", "Read a response again")
+        },
+        Operation { response: deleted, ..Operation::new("delete", "/v1/responses/{id}", "Forget a response") },
+        messages(),
+        count_tokens(),
+    ]
+}
+
+fn create() -> Operation {
+    let part = object(
+        &["type", "text"],
+        json!({"type": {"enum": ["input_text", "output_text", "text"]}, "text": {"type": "string"}}),
+    );
+    let item = object(
+        &["role", "content"],
+        json!({
+            "type": {"const": "message"},
+            "role": {"enum": ["system", "developer", "user", "assistant"]},
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]},
+        }),
+    );
+    let input = json!({
+        "description": "What a user says, or messages.",
+        "anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1, "items": item}],
+    });
+    let ours = json!({
+        "model": fields::model(),
+        "input": input,
+        "instructions": text("A system prompt for this response and none that follows it."),
+        "max_output_tokens": count(1, "Most tokens to generate."),
+        "stream": fields::stream(),
+        "previous_response_id": text("The response whose conversation goes on. It must have been stored."),
+        "store": flag("Keep the conversation. Default: true. The server keeps a few thousand in memory, the last used."),
+        "truncation": choice(&["auto", "disabled"], "auto leaves out the oldest messages where the conversation is too long."),
+        "metadata": {
+            "description": "Up to 16 notes, which the answer repeats.",
+            "type": ["object", "null"],
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        },
+        "include": list(
+            json!({"const": "message.output_text.logprobs"}),
+            16,
+            "`message.output_text.logprobs` lists each token's log-probability.",
+        ),
+        "top_logprobs": integer(0, 20, "And this many of the likeliest tokens."),
+        "parallel_tool_calls": flag("Not used."),
+        "user": text("Not used; the answer repeats it."),
+    });
+    Operation {
+        description: "OpenAI's Responses API: text in, text out.",
+        request: Some(object(&["input"], with(ours, fields::sampling()))),
+        examples: vec![
+            ("plain", json!({"input": "Hello", "max_output_tokens": 8})),
+            (
+                "messages",
+                json!({
+                    "input": [{"role": "user", "content": [{"type": "input_text", "text": "Hello"}]}],
+                    "instructions": "Be brief.", "max_output_tokens": 8, "store": false, "metadata": {"run": "1"},
+                }),
+            ),
+        ],
+        response: response(),
+        stream: Some(
+            "Named events with a `sequence_number`: `response.created`, `response.in_progress`, \
+             `response.output_item.added`, `response.content_part.added`, `response.output_text.delta`, \
+             `response.output_text.done`, `response.content_part.done`, `response.output_item.done`, and \
+             `response.completed`, `response.incomplete` or `response.failed` last.",
+        ),
+        ..Operation::new("post", "/v1/responses", "Answer a conversation, and keep it")
+    }
+}
+
+fn response() -> Value {
+    let message = json!({"type": "object", "required": ["type", "id", "status"]});
+    answer(json!({
+        "id": a("string"),
+        "object": always("response"),
+        "created_at": a("integer"),
+        "status": {"enum": ["completed", "incomplete"]},
+        "error": maybe("object"),
+        "incomplete_details": maybe("object"),
+        "instructions": maybe("string"),
+        "max_output_tokens": maybe("integer"),
+        "model": a("string"),
+        "output": many(message),
+        "previous_response_id": maybe("string"),
+        "store": a("boolean"),
+        "temperature": a("number"),
+        "top_p": a("number"),
+        "truncation": {"enum": ["auto", "disabled"]},
+        "usage": a("object"),
+        "metadata": a("object"),
+    }))
+}
+
+/// The fields of a message's request that are also one for counting.
+fn conversation() -> Value {
+    let block = object(&["type", "text"], json!({"type": {"const": "text"}, "text": {"type": "string"}}));
+    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": block}]});
+    let message = object(&["role", "content"], json!({"role": {"enum": ["user", "assistant"]}, "content": content}));
+    json!({
+        "model": fields::model(),
+        "system": {"description": "The system prompt.", "anyOf": [{"type": "null"}, content]},
+        "messages": {
+            "description": "The conversation. Where the assistant spoke last, its answer goes on.",
+            "type": "array",
+            "minItems": 1,
+            "items": message,
+        },
+    })
+}
+
+fn messages() -> Operation {
+    let ours = json!({
+        "max_tokens": {"type": "integer", "minimum": 1, "maximum": i64::MAX, "description": "Most tokens to generate."},
+        "stop_sequences": list(
+            json!({"type": "string", "minLength": 1, "maxLength": 256}),
+            16,
+            "Texts that end the answer and are left out of it.",
+        ),
+        "temperature": number(0.0, 1.0, "0 takes the likeliest token."),
+        "top_k": integer(0, u32::MAX.into(), "Tokens are chosen from this many likeliest ones; 0 keeps all."),
+        "stream": fields::stream(),
+        "metadata": any_object("Not used."),
+    });
+    let usage = answer(json!({"input_tokens": a("integer"), "output_tokens": a("integer")}));
+    Operation {
+        description: "Anthropic's Messages API: text in, text out. Errors have Anthropic's shape.",
+        request: Some(object(&["messages", "max_tokens"], with(with(conversation(), fields::sampling()), ours))),
+        examples: vec![
+            ("plain", json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8})),
+            (
+                "begun",
+                json!({
+                    "system": "Be brief.",
+                    "messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "The sum is"}],
+                    "max_tokens": 8, "stop_sequences": ["."],
+                }),
+            ),
+        ],
+        response: answer(json!({
+            "id": a("string"),
+            "type": always("message"),
+            "role": always("assistant"),
+            "model": a("string"),
+            "content": many(json!({"type": "object", "required": ["type"]})),
+            "stop_reason": a("string"),
+            "stop_sequence": maybe("string"),
+            "usage": usage,
+        })),
+        stream: Some(
+            "Named events: `message_start`, `content_block_start`, `ping`, `content_block_delta`, `content_block_stop`, \
+             `message_delta`, `message_stop`; `error` where the generation failed.",
+        ),
+        errors: Errors::Anthropic,
+        ..Operation::new("post", "/v1/messages", "Answer a conversation as Anthropic does")
+    }
+}
+
+fn count_tokens() -> Operation {
+    Operation {
+        request: Some(object(&["messages"], conversation())),
+        examples: vec![("plain", json!({"messages": [{"role": "user", "content": "Hello"}]}))],
+        response: answer(json!({"input_tokens": a("integer")})),
+        errors: Errors::Anthropic,
+        ..Operation::new("post", "/v1/messages/count_tokens", "Count the tokens that a conversation takes")
+    }
+}

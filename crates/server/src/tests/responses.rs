@@ -1,0 +1,172 @@
+//! `/v1/responses`.
+
+use super::*;
+
+const PATH: &str = "/v1/responses";
+
+#[test]
+fn a_response_is_answered_whole_and_can_be_read_again() {
+    let server = Server::start(None);
+    let body = json!({
+        "model": "dots1", "input": "hi", "instructions": "s", "max_output_tokens": 3, "temperature": 0.5,
+        "metadata": {"a": "b"},
+    });
+    let (status, answer) = server.post(PATH, body);
+    assert_eq!(status, 200);
+    let id = answer["id"].as_str().unwrap();
+    assert!(id.starts_with("resp_"));
+    assert_eq!((&answer["object"], &answer["model"]), (&json!("response"), &json!("dots1")));
+    assert_eq!(answer["status"], "incomplete");
+    assert_eq!(answer["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!((&answer["error"], &answer["metadata"]), (&json!(null), &json!({"a": "b"})));
+    assert_eq!((&answer["temperature"], &answer["max_output_tokens"]), (&json!(0.5), &json!(3)));
+    let [message] = &answer["output"].as_array().unwrap()[..] else { panic!("one message: {answer}") };
+    assert_eq!((&message["type"], &message["role"]), (&json!("message"), &json!("assistant")));
+    assert_eq!(message["content"], json!([{"type": "output_text", "annotations": [], "logprobs": [], "text": "abc."}]));
+    assert_eq!(answer["usage"]["input_tokens"], 3);
+    assert_eq!((&answer["usage"]["output_tokens"], &answer["usage"]["total_tokens"]), (&json!(3), &json!(6)));
+
+    let address = format!("{PATH}/{id}");
+    let (status, _, again) = server.call("GET", &address, "", b"");
+    assert_eq!((status, serde_json::from_str::<Value>(&again).unwrap()), (200, answer.clone()));
+    let (status, _, gone) = server.call("DELETE", &address, "", b"");
+    let gone: Value = serde_json::from_str(&gone).unwrap();
+    assert_eq!((status, gone), (200, json!({"id": id, "object": "response", "deleted": true})));
+    for method in ["GET", "DELETE"] {
+        assert_eq!(server.call(method, &address, "", b"").0, 404);
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_without_the_instructions_of_before() {
+    let server = Server::start(None);
+    let first = json!({"input": "hi", "instructions": "system", "max_output_tokens": 2});
+    for streamed in [false, true] {
+        let mut first = first.clone();
+        first["stream"] = json!(streamed);
+        let id = match streamed {
+            false => server.post(PATH, first).1["id"].clone(),
+            true => server.events(PATH, first)[0].1["response"]["id"].clone(),
+        };
+        let (status, next) = server.post(PATH, json!({"input": "yo", "previous_response_id": id}));
+        assert_eq!(status, 200, "{next}");
+        // "hi", the answer "ab." and "yo".
+        assert_eq!(next["usage"]["input_tokens"], 7);
+        let (_, next) = server.post(PATH, json!({"input": "yo", "previous_response_id": next["id"], "store": false}));
+        assert_eq!(next["usage"]["input_tokens"], 14);
+        let (status, error) = server.post(PATH, json!({"input": "yo", "previous_response_id": next["id"]}));
+        assert_eq!((status, &error["error"]["param"]), (400, &json!("previous_response_id")));
+        assert_eq!(error["error"]["code"], "previous_response_not_found");
+    }
+}
+
+#[test]
+fn a_streamed_response_has_its_events_in_order() {
+    let server = Server::start(None);
+    let body = json!({"input": "hi", "max_output_tokens": 2, "stream": true, "top_logprobs": 1});
+    let events = server.events(PATH, body);
+    let names: Vec<_> = events.iter().map(|(name, _)| name.strip_prefix("response.").unwrap()).collect();
+    let expected = [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "incomplete",
+    ];
+    assert_eq!(names, expected);
+    for (i, (_, event)) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], i);
+    }
+    let deltas: String = events[4..7].iter().map(|(_, event)| event["delta"].as_str().unwrap()).collect();
+    assert_eq!(deltas, "ab.");
+    let (text, item, response) = (&events[7].1, &events[9].1["item"], &events[10].1["response"]);
+    assert_eq!(text["text"], "ab.");
+    assert_eq!(text["logprobs"].as_array().unwrap().len(), 2);
+    assert_eq!(text["logprobs"][0], events[4].1["logprobs"][0]);
+    assert_eq!(text["logprobs"][0]["top_logprobs"].as_array().unwrap().len(), 1);
+    assert_eq!((&item["content"][0]["text"], &item["status"]), (&json!("ab."), &json!("incomplete")));
+    assert_eq!((&response["output"][0], &response["status"]), (item, &json!("incomplete")));
+    let begun = &events[0].1["response"];
+    assert_eq!(
+        (&begun["status"], &begun["usage"], &begun["output"]),
+        (&json!("in_progress"), &json!(null), &json!([]))
+    );
+    assert_eq!(text["item_id"], item["id"]);
+    let (_, _, again) = server.call("GET", &format!("{PATH}/{}", response["id"].as_str().unwrap()), "", b"");
+    assert_eq!(&serde_json::from_str::<Value>(&again).unwrap(), response);
+}
+
+#[test]
+fn a_conversation_too_long_is_refused_or_cut_as_the_request_says() {
+    let server = Server::start(None);
+    let turn = |role: &str, content: String| json!({"role": role, "content": content});
+    let input = json!([
+        turn("system", "s".to_owned()),
+        turn("user", "a".repeat(40)),
+        turn("assistant", "b".repeat(10)),
+        turn("user", "c".repeat(20)),
+    ]);
+    let (status, error) = server.post(PATH, json!({"input": input, "max_output_tokens": 4}));
+    assert_eq!((status, &error["error"]["code"]), (400, &json!("context_length_exceeded")));
+    assert_eq!(error["error"]["param"], "input");
+    let (status, cut) = server.post(PATH, json!({"input": input, "max_output_tokens": 4, "truncation": "auto"}));
+    assert_eq!((status, &cut["usage"]["input_tokens"]), (200, &json!(1 + 10 + 20)));
+    let long = json!({"input": "x".repeat(70), "truncation": "auto"});
+    assert_eq!(server.post(PATH, long).0, 400);
+}
+
+#[test]
+fn errors_have_openais_shape() {
+    let server = Server::start(Some("secret"));
+    let key = format!("{JSON}authorization: Bearer secret\r\n");
+    for (method, path, headers, body, status, param) in [
+        ("POST", PATH, JSON, "{\"input\": \"x\"}", 401, json!(null)),
+        ("GET", "/v1/responses/resp_1", "", "", 401, json!(null)),
+        ("DELETE", "/v1/responses/resp_1", "", "", 401, json!(null)),
+        ("POST", PATH, &key, "{", 400, json!(null)),
+        ("POST", PATH, &key, "{}", 400, json!("input")),
+        ("POST", PATH, &key, "{\"input\": \"refuse me\"}", 400, json!("input")),
+        ("POST", PATH, &key, "{\"input\": \"x\", \"model\": \"gpt-4\"}", 404, json!("model")),
+        ("GET", "/v1/responses/resp_1", &key, "", 404, json!(null)),
+        ("GET", "/v1/responses/%ff", &key, "", 404, json!(null)),
+        ("DELETE", "/v1/responses/resp_1", &key, "", 404, json!(null)),
+        ("GET", PATH, &key, "", 405, json!(null)),
+    ] {
+        let (found, _, text) = server.call(method, path, headers, body.as_bytes());
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((found, &error["error"]["param"]), (status, &param), "{method} {path}: {text}");
+    }
+    server.wait_until_running(0);
+}
+
+#[test]
+fn a_generation_that_fails_leaves_no_response() {
+    let server = Server::start(None);
+    assert_eq!(server.post(PATH, json!({"input": "!"})).0, 500);
+    let events = server.events(PATH, json!({"input": "!", "stream": true}));
+    let (name, event) = events.last().unwrap();
+    let response = &event["response"];
+    assert_eq!((name.as_str(), &response["status"]), ("response.failed", &json!("failed")));
+    assert_eq!(response["error"]["code"], "server_error");
+    assert!(!response.to_string().contains("secret"));
+    let address = format!("{PATH}/{}", response["id"].as_str().unwrap());
+    assert_eq!(server.call("GET", &address, "", b"").0, 404);
+    server.wait_until_running(0);
+}
+
+#[test]
+fn a_client_that_hangs_up_stops_its_response() {
+    let server = Server::start(None);
+    for body in [json!({"input": "~"}), json!({"input": "~", "stream": true})] {
+        let stream = server.open(&request("POST", PATH, JSON, body.to_string().as_bytes()));
+        server.wait_until_running(1);
+        drop(stream);
+        server.wait_until_running(0);
+    }
+}
