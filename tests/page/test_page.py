@@ -604,7 +604,8 @@ def test_a_phone(browser):
     page.press("#message", "Enter")
     expect(page.locator("#message")).to_have_value("markdown\n")
     page.fill("#message", "markdown")
-    page.click("#send")
+    # With a keyboard beside it.
+    page.press("#message", "Control+Enter")
     page.settled()
     assert page.fits()
     expect(page.locator("#sidebar")).to_be_hidden()

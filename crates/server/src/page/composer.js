@@ -1,6 +1,6 @@
 // Where a message is written.
 
-import { isTouch } from "./message.js";
+import { isTouch, sends } from "./message.js";
 
 export class Composer {
   #field;
@@ -57,7 +57,7 @@ export class Composer {
   #key(event) {
     // Enter ends the composition of a Korean or Chinese character before it ends the message.
     if (event.isComposing || event.keyCode === 229) return;
-    if (event.key === "Enter" && !event.shiftKey && !isTouch()) {
+    if (sends(event)) {
       event.preventDefault();
       this.#submit();
     } else if (event.key === "ArrowUp" && this.#field.value === "" && !this.#chats.run) {

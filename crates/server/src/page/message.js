@@ -223,7 +223,7 @@ export class MessageView {
     field.addEventListener("keydown", (event) => {
       if (event.isComposing || event.keyCode === 229) return;
       if (event.key === "Escape") close();
-      else if (event.key === "Enter" && !event.shiftKey && !isTouch()) send();
+      else if (sends(event)) send();
       else return;
       event.preventDefault();
       event.stopPropagation();
@@ -239,6 +239,11 @@ export class MessageView {
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
   }
+}
+
+/** Whether a key in a message's field sends it: Enter, and with Ctrl or Command also where Enter begins a new line. */
+export function sends(event) {
+  return event.key === "Enter" && (event.ctrlKey || event.metaKey || (!event.shiftKey && !isTouch()));
 }
 
 /** On a screen keyboard Enter begins a new line, and a button sends. */

@@ -29,13 +29,6 @@ export class GrowingText {
   }
 }
 
-/** Shows a whole text. */
-export function showMarkdown(element, text) {
-  const growing = new GrowingText(element);
-  growing.push(text);
-  growing.finish();
-}
-
 /** A node with children, and the elements of those that are shown. */
 class Container {
   #shown = [];
