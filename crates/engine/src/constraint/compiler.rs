@@ -12,6 +12,7 @@ use llguidance::{
     api::{ParserLimits, TopLevelGrammar},
     toktrie::{ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie},
 };
+use serde_json::Value;
 
 use super::{Constraint, ConstraintError, ConstraintSpec, gbnf, schema, tool_calls::lark_string};
 
@@ -99,9 +100,11 @@ fn grammar(spec: &ConstraintSpec) -> Result<TopLevelGrammar, ConstraintError> {
         true => Ok(()),
         false => Err(ConstraintError::Invalid(format!("expected at most {most} bytes, found {bytes}"))),
     };
+    let checked = |schema: &Value| schema::check(schema).map_err(ConstraintError::Invalid);
     Ok(match spec {
         ConstraintSpec::JsonSchema { schema, white_space } => {
             bounded(schema.to_string().len(), MAX_SCHEMA_BYTES)?;
+            checked(schema)?;
             TopLevelGrammar::from_json_schema(schema::prepared(schema, *white_space))
         }
         ConstraintSpec::Regex(regex) => {
@@ -122,8 +125,8 @@ fn grammar(spec: &ConstraintSpec) -> Result<TopLevelGrammar, ConstraintError> {
             TopLevelGrammar::from_lark(lark)
         }
         ConstraintSpec::ToolCalls(calls) => {
-            let schemas = calls.functions.iter().map(|function| function.parameters.to_string().len());
-            bounded(schemas.sum(), MAX_SCHEMA_BYTES)?;
+            bounded(calls.schemas().map(|schema| schema.to_string().len()).sum(), MAX_SCHEMA_BYTES)?;
+            calls.schemas().try_for_each(checked)?;
             TopLevelGrammar::from_lark(calls.to_lark())
         }
     })

@@ -134,6 +134,9 @@ impl AnswerConstraint {
 /// llguidance's messages go on with states and back traces.
 fn first_lines(error: &str) -> String {
     const MOST_CHARS: usize = 400;
-    let essence = error.split("\n<").next().unwrap_or_default().trim();
+    let essence = match error.split("\n<").next().unwrap_or_default().trim() {
+        "NoExtensionBias" => "no text keeps to it",
+        essence => essence,
+    };
     essence.chars().take(MOST_CHARS).collect()
 }

@@ -1,6 +1,6 @@
 //! JSON schemas as `llguidance` is to read them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// White space between two tokens of JSON. Bounded: a model that has lost its way writes line breaks until its tokens end.
 const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
@@ -9,6 +9,24 @@ const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
 /// restricting it, which the standard calls an annotation.
 const FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
+/// Significant digits of a `multipleOf`; llguidance counts remainders in 32 bits.
+const MAX_STEP_DIGITS: usize = 8;
+
+/// Refuses what llguidance would compile into something else.
+pub(super) fn check(schema: &Value) -> Result<(), String> {
+    let mut wrong = Ok(());
+    each_schema(schema, &mut |object| {
+        if let Some(step) = object.get("multipleOf").map(Value::to_string) {
+            let mantissa = step.split(['e', 'E']).next().unwrap_or_default().replace(['.', '-'], "");
+            let digits = mantissa.trim_matches('0').len();
+            if digits > MAX_STEP_DIGITS {
+                wrong = Err(format!("multipleOf: expected at most {MAX_STEP_DIGITS} significant digits, found {step}"));
+            }
+        }
+    });
+    wrong
+}
 
 /// A schema with our settings, which are not the client's to choose, and without formats that nobody enforces.
 pub(super) fn prepared(schema: &Value, white_space: bool) -> Value {
@@ -41,23 +59,38 @@ pub(super) fn prepared_arguments(schema: &Value) -> Value {
     schema
 }
 
+/// Keywords whose values are no schemas, whatever they look like.
+fn is_data(key: &str) -> bool {
+    matches!(key, "const" | "enum" | "default" | "examples" | "required")
+}
+
+/// Keywords that hold schemas by names of the author's.
+fn is_named(key: &str) -> bool {
+    matches!(key, "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas")
+}
+
 fn drop_annotations(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     if object.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format)) {
         object.remove("format");
     }
-    for (key, value) in object.iter_mut() {
-        match (key.as_str(), value) {
-            // Values, whatever they look like.
-            ("const" | "enum" | "default" | "examples" | "required", _) => {}
-            (
-                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
-                Value::Object(named),
-            ) => {
-                named.values_mut().for_each(drop_annotations);
-            }
-            (_, Value::Array(items)) => items.iter_mut().for_each(drop_annotations),
-            (_, value) => drop_annotations(value),
+    for (key, value) in object.iter_mut().filter(|(key, _)| !is_data(key)) {
+        match value {
+            Value::Object(named) if is_named(key) => named.values_mut().for_each(drop_annotations),
+            Value::Array(items) => items.iter_mut().for_each(drop_annotations),
+            value => drop_annotations(value),
+        }
+    }
+}
+
+fn each_schema(schema: &Value, see: &mut dyn FnMut(&Map<String, Value>)) {
+    let Value::Object(object) = schema else { return };
+    see(object);
+    for (key, value) in object.iter().filter(|(key, _)| !is_data(key)) {
+        match value {
+            Value::Object(named) if is_named(key) => named.values().for_each(|value| each_schema(value, see)),
+            Value::Array(items) => items.iter().for_each(|item| each_schema(item, see)),
+            value => each_schema(value, see),
         }
     }
 }

@@ -47,6 +47,15 @@ pub enum FreeText {
 }
 
 impl ToolCalls {
+    /// Every schema in it.
+    pub(super) fn schemas(&self) -> impl Iterator<Item = &Value> {
+        let text = match &self.rule {
+            CallRule::Auto(FreeText::Json(schema)) => Some(schema),
+            CallRule::Auto(FreeText::Any) | CallRule::Required => None,
+        };
+        self.functions.iter().map(|function| &function.parameters).chain(text)
+    }
+
     pub(super) fn to_lark(&self) -> String {
         let open = lark_string(CALL_OPEN);
         let more = if self.parallel { format!(" (\"\\n\" {open} call)*") } else { String::new() };

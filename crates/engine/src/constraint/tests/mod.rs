@@ -1,4 +1,6 @@
+mod bombs;
 mod calls;
+mod cost;
 mod engine;
 mod forms;
 mod gbnf;

@@ -25,6 +25,9 @@ fn what_cannot_be_compiled_is_refused_with_a_reason() {
         schema(json!({"type": "string", "pattern": "(?=a)b"})),
         schema(json!({"type": "string", "pattern": "("})),
         schema(json!({"enum": []})),
+        schema(json!({"$ref": "#"})),
+        schema(json!({"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 999_999_937}}})),
+        schema(json!({"type": "number", "multipleOf": 0.123_456_789_1})),
         schema(json!(false)),
         schema(json!("string")),
         schema(wide),
@@ -49,6 +52,8 @@ fn what_cannot_be_compiled_is_refused_with_a_reason() {
         }
         assert!(started.elapsed().as_secs() < 20, "{shown}: {:?}", started.elapsed());
     }
+    let step = compile(&schema(json!({"type": "integer", "multipleOf": 12_500}))).unwrap();
+    assert!(babble(&step, 1, 50).is_none_or(|text| text.parse::<i64>().unwrap() % 12_500 == 0));
     // Deep, but not too deep.
     assert!(compile(&schema(deep(60))).is_ok());
 }
