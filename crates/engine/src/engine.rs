@@ -80,7 +80,12 @@ pub struct Stats {
     pub prefix_queried_tokens: u64,
     /// Those of them that were in the cache.
     pub prefix_hit_tokens: u64,
+    /// Steps by how many tokens each computed: entry `i` those up to `STEP_TOKENS[i]` and above the one before, the last all others.
+    pub steps_by_tokens: [u64; STEP_TOKENS.len() + 1],
 }
+
+/// Where [`Stats::steps_by_tokens`] is cut.
+pub const STEP_TOKENS: [u64; 13] = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 
 /// Runs requests. Cheap to clone. When the last clone is dropped, the engine's thread ends after the step under way, which
 /// the drop waits for; what still runs ends with [`Event::Failed`].

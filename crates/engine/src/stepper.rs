@@ -7,7 +7,14 @@ use dots_model::{
     executor::{Batch, Executor, Want},
 };
 
-use crate::{engine::Stats, request::Failure, scheduler::Scheduler, sequence::Sequence, speculate::Cost, spill::Spill};
+use crate::{
+    engine::{STEP_TOKENS, Stats},
+    request::Failure,
+    scheduler::Scheduler,
+    sequence::Sequence,
+    speculate::Cost,
+    spill::Spill,
+};
 
 pub(crate) struct Stepper {
     executor: Box<dyn Executor>,
@@ -23,6 +30,7 @@ struct Counts {
     sampled_tokens: u64,
     drafted_tokens: u64,
     accepted_tokens: u64,
+    steps_by_tokens: [u64; STEP_TOKENS.len() + 1],
 }
 
 /// A sequence and how many of its tokens the step computes.
@@ -49,6 +57,7 @@ impl Stepper {
             generated_tokens: self.counts.sampled_tokens,
             drafted_tokens: self.counts.drafted_tokens,
             accepted_tokens: self.counts.accepted_tokens,
+            steps_by_tokens: self.counts.steps_by_tokens,
             ..Stats::default()
         };
         self.scheduler.report(&mut stats);
@@ -86,6 +95,7 @@ impl Stepper {
             self.counts.accepted_tokens += sampled.saturating_sub(slices) as u64;
         }
         self.counts.steps += 1;
+        self.counts.steps_by_tokens[STEP_TOKENS.partition_point(|&bound| bound < tokens as u64)] += 1;
         self.counts.computed_tokens += tokens as u64;
         self.counts.sampled_tokens += sampled as u64;
         self.scheduler.note_computed();

@@ -69,6 +69,7 @@ impl Observed {
             Some(_) => requests.inter_token_latency.observe((now - self.last_token).as_secs_f64()),
             None => {
                 self.first_token = Some(now);
+                requests.read(self.prompt_tokens);
                 requests.time_to_first_token.observe((now - self.began).as_secs_f64());
                 if let Some(context) = &self.context {
                     context.outcome().first_token.get_or_insert(now - self.began);
@@ -87,11 +88,14 @@ impl Observed {
             self.completion_tokens = finish.completion_tokens;
         }
         self.metrics.requests.ended(reason);
-        if finish.is_some() {
+        if let Some(finish) = finish {
+            // What only reads has no first token.
+            if self.first_token.is_none() {
+                self.metrics.requests.read(self.prompt_tokens);
+            }
             let decoding = self.first_token.map(|first| self.last_token - first);
             self.metrics.requests.answered(&Answered {
-                prompt_tokens: self.prompt_tokens,
-                completion_tokens: self.completion_tokens,
+                finish,
                 max_tokens: self.max_tokens,
                 latency: self.began.elapsed(),
                 decoding,
@@ -133,6 +137,8 @@ impl Stream for Observed {
                 this.end(reason, Some(finish));
             }
             Some(Event::Prompt(_) | Event::Embedding(_)) => {}
+            // The client's own limit, and no fault.
+            Some(Event::Failed(Failure::Deadline)) => this.end("abort", None),
             Some(Event::Failed(_)) | None => this.end("error", None),
         }
         Poll::Ready(event)

@@ -72,7 +72,10 @@ mod tests {
         let metrics = metrics();
         metrics.requests.ended("stop");
         metrics.requests.time_to_first_token.observe(0.02);
-        let text = metrics.encode(&Stats { running: 3, free_blocks: 1, total_blocks: 4, ..Stats::default() });
+        let mut stats = Stats { running: 3, free_blocks: 1, total_blocks: 4, ..Stats::default() };
+        (stats.steps, stats.computed_tokens, stats.prefix_hit_tokens) = (3, 40, 9);
+        (stats.steps_by_tokens[0], stats.steps_by_tokens[2]) = (1, 2);
+        let text = metrics.encode(&stats);
         let of_model = "{model_name=\"dots \\\"1\\\"\",engine=\"0\"";
         for line in [
             "# TYPE vllm:num_requests_running gauge".to_owned(),
@@ -83,6 +86,13 @@ mod tests {
             format!("vllm:request_success_total{of_model},finished_reason=\"abort\"}} 0"),
             "# TYPE vllm:time_to_first_token_seconds histogram".to_owned(),
             format!("vllm:time_to_first_token_seconds_bucket{of_model},le=\"0.02\"}} 1"),
+            "# TYPE vllm:iteration_tokens_total histogram".to_owned(),
+            format!("vllm:iteration_tokens_total_bucket{of_model},le=\"1\"}} 1"),
+            format!("vllm:iteration_tokens_total_bucket{of_model},le=\"16\"}} 3"),
+            format!("vllm:iteration_tokens_total_bucket{of_model},le=\"+Inf\"}} 3"),
+            format!("vllm:iteration_tokens_total_sum{of_model}}} 40.0"),
+            format!("vllm:iteration_tokens_total_count{of_model}}} 3"),
+            format!("vllm:prefix_cache_hits_total{of_model}}} 9"),
             "dots:weights_bytes 7".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");

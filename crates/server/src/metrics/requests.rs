@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use dots_engine::Finish;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
 
-/// Every way in which an answer ends. `abort`: the client hung up; `error`: the server failed, or stopped.
+/// Every way in which an answer ends. `abort`: the client hung up, or its deadline passed; `error`: the server failed, or stopped.
 const REASONS: [&str; 4] = ["stop", "length", "abort", "error"];
 
 const FIRST_TOKEN_SECONDS: [f64; 22] = [
@@ -33,7 +34,12 @@ pub struct RequestMetrics {
     pub inter_token_latency: Histogram,
     time_per_output_token: Histogram,
     latency: Histogram,
+    queued: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
+    inference: Histogram,
     prompt_lengths: Histogram,
+    computed_prompt_lengths: Histogram,
     completion_lengths: Histogram,
     max_tokens: Histogram,
     n: Histogram,
@@ -41,11 +47,9 @@ pub struct RequestMetrics {
 
 /// An answer that came to its end.
 #[derive(Debug, Clone, Copy)]
-pub struct Answered {
-    /// Tokens of its prompt.
-    pub prompt_tokens: usize,
-    /// Tokens generated.
-    pub completion_tokens: usize,
+pub struct Answered<'a> {
+    /// What the engine says of it.
+    pub finish: &'a Finish,
     /// What the request allowed, where it said so.
     pub max_tokens: Option<usize>,
     /// From the request's head to the answer's end.
@@ -66,7 +70,12 @@ impl RequestMetrics {
             inter_token_latency: Histogram::new(BETWEEN_TOKENS_SECONDS),
             time_per_output_token: Histogram::new(BETWEEN_TOKENS_SECONDS),
             latency: Histogram::new(REQUEST_SECONDS),
+            queued: Histogram::new(REQUEST_SECONDS),
+            prefill: Histogram::new(REQUEST_SECONDS),
+            decode: Histogram::new(REQUEST_SECONDS),
+            inference: Histogram::new(REQUEST_SECONDS),
             prompt_lengths: lengths(),
+            computed_prompt_lengths: lengths(),
             completion_lengths: lengths(),
             max_tokens: lengths(),
             n: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0]),
@@ -76,7 +85,11 @@ impl RequestMetrics {
             drop(this.ended.get_or_create(&[("finished_reason", reason)]));
         }
         registry.register("vllm:request_success", "Answers that ended, by how they did", this.ended.clone());
-        registry.register("vllm:prompt_tokens", "Tokens of prompts that were answered", this.prompt_tokens.clone());
+        registry.register(
+            "vllm:prompt_tokens",
+            "Tokens of prompts that were read, or found in the cache",
+            this.prompt_tokens.clone(),
+        );
         registry.register("vllm:generation_tokens", "Tokens that were generated", this.generation_tokens.clone());
         for (name, help, histogram) in [
             ("vllm:time_to_first_token_seconds", "From a request to its first token", &this.time_to_first_token),
@@ -92,8 +105,19 @@ impl RequestMetrics {
                 &this.time_per_output_token,
             ),
             ("vllm:e2e_request_latency_seconds", "From a request to its answer's end", &this.latency),
+            ("vllm:request_queue_time_seconds", "From a request to its first step", &this.queued),
+            ("vllm:request_prefill_time_seconds", "From a request's first step to its first token", &this.prefill),
+            ("vllm:request_decode_time_seconds", "From an answer's first token to its last", &this.decode),
+            ("vllm:request_inference_time_seconds", "From a request's first step to its last token", &this.inference),
             ("vllm:request_prompt_tokens", "Tokens of a prompt", &this.prompt_lengths),
+            (
+                "vllm:request_prefill_kv_computed_tokens",
+                "Tokens of a prompt that were not in the cache",
+                &this.computed_prompt_lengths,
+            ),
             ("vllm:request_generation_tokens", "Tokens of an answer", &this.completion_lengths),
+            // vLLM counts the longest of n answers; here each counts.
+            ("vllm:request_max_num_generation_tokens", "Tokens of an answer", &this.completion_lengths),
             ("vllm:request_params_max_tokens", "max_tokens, where a request has it", &this.max_tokens),
             ("vllm:request_params_n", "Answers that a request asks for to one prompt", &this.n),
         ] {
@@ -117,16 +141,31 @@ impl RequestMetrics {
         self.generation_tokens.inc();
     }
 
+    /// A prompt was read.
+    pub fn read(&self, prompt_tokens: usize) {
+        self.prompt_tokens.inc_by(prompt_tokens as u64);
+    }
+
     /// An answer came to its end.
-    pub fn answered(&self, answer: &Answered) {
-        self.prompt_tokens.inc_by(answer.prompt_tokens as u64);
-        self.prompt_lengths.observe(answer.prompt_tokens as f64);
-        self.completion_lengths.observe(answer.completion_tokens as f64);
-        self.latency.observe(answer.latency.as_secs_f64());
+    pub fn answered(&self, answer: &Answered<'_>) {
+        let finish = answer.finish;
+        let timing = finish.timing;
+        for (histogram, time) in [
+            (&self.latency, answer.latency),
+            (&self.queued, timing.queued),
+            (&self.prefill, timing.prefill),
+            (&self.decode, timing.decode),
+            (&self.inference, timing.prefill + timing.decode),
+        ] {
+            histogram.observe(time.as_secs_f64());
+        }
+        self.prompt_lengths.observe(finish.prompt_tokens as f64);
+        self.computed_prompt_lengths.observe(finish.prompt_tokens.saturating_sub(finish.cached_tokens) as f64);
+        self.completion_lengths.observe(finish.completion_tokens as f64);
         if let Some(max_tokens) = answer.max_tokens {
             self.max_tokens.observe(max_tokens as f64);
         }
-        if let (Some(decoding), gaps @ 1..) = (answer.decoding, answer.completion_tokens.saturating_sub(1)) {
+        if let (Some(decoding), gaps @ 1..) = (answer.decoding, finish.completion_tokens.saturating_sub(1)) {
             self.time_per_output_token.observe(decoding.as_secs_f64() / gaps as f64);
         }
     }

@@ -62,6 +62,8 @@ fn requests_are_counted_and_measured_under_vllms_names() {
     assert_eq!(of_model("vllm:inter_token_latency_seconds_count"), 4.0);
     assert_eq!(of_model("vllm:request_time_per_output_token_seconds_count"), 2.0);
     assert_eq!(of_model("vllm:e2e_request_latency_seconds_count"), 2.0);
+    assert_eq!(of_model("vllm:request_queue_time_seconds_count"), 2.0);
+    assert_eq!(of_model("vllm:request_inference_time_seconds_count"), 2.0);
     assert_eq!(of_model("vllm:request_params_n_sum"), 2.0);
     assert_eq!(of_model("vllm:request_params_max_tokens_sum"), 6.0);
     assert_eq!(of_model("vllm:request_prompt_tokens_sum"), 4.0);
@@ -91,6 +93,30 @@ fn what_nobody_waits_for_any_more_is_counted_as_aborted() {
     server.wait_for_metric(&format!("vllm:request_success_total{{{OF_MODEL},finished_reason=\"error\"}}"), 1.0);
 }
 
+/// What `examples/online_serving/prometheus_grafana/grafana.json` of vLLM asks for, by its names then and now.
+const ASKED_BY_VLLMS_BOARD: [&str; 20] = [
+    "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:e2e_request_latency_seconds_sum",
+    "vllm:e2e_request_latency_seconds_count",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:time_per_output_token_seconds_bucket",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:inter_token_latency_seconds_sum",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:gpu_cache_usage_perc",
+    "vllm:kv_cache_usage_perc",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_success_total",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:request_max_num_generation_tokens_sum",
+];
+
 #[test]
 fn every_metric_of_the_board_exists_and_every_metric_is_in_the_book() {
     let server = Server::start(None);
@@ -102,6 +128,9 @@ fn every_metric_of_the_board_exists_and_every_metric_is_in_the_book() {
         .filter(|line| !line.starts_with('#'))
         .map(|line| &line[..line.find(['{', ' ']).unwrap()])
         .collect();
+    for name in ASKED_BY_VLLMS_BOARD {
+        assert!(known.contains(&name), "{name}");
+    }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/grafana/dots.json");
     let board: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let mut queries = 0;
@@ -230,6 +259,17 @@ fn who_does_not_read_is_cut_and_its_request_cancelled() {
     server.wait_for_metric("dots:connections_stalled_total", 1.0);
     assert_eq!(server.call("GET", "/health", "", b"").0, 200);
     drop(stream);
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_again() {
+    let server = Server::start(None);
+    let body = json!({"prompt": "?", "stream": true}).to_string();
+    let (status, head, text) = server.call("POST", "/v1/completions", JSON, body.as_bytes());
+    assert_eq!((status, header(&head, "retry-after")), (429, Some("7")), "{text}");
+    let error: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&error["error"]["type"], &error["error"]["code"]), (&json!("rate_limit_error"), &json!("queue_full")));
+    assert_eq!(server.metric("dots:requests_refused_total{reason=\"queue_full\"}"), 1.0);
 }
 
 #[test]
