@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::BoolishValueParser, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource};
 use toml::de::{DeTable, DeValue};
 
 /// The command whose settings these are.
@@ -61,7 +61,14 @@ pub struct Layered {
 /// Reads the file that `args` name, if they do. `command` has its variables, `plain` has none.
 pub fn with_file(command: Command, plain: &Command, args: Vec<OsString>) -> anyhow::Result<Layered> {
     let mut layered = Layered { args, from_file: HashSet::new() };
-    let matches = command.get_matches_from(&layered.args);
+    let matches = match command.clone().try_get_matches_from(&layered.args) {
+        Ok(matches) => matches,
+        // The file may have what a flag goes with; what is missing then is told in the end.
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            command.ignore_errors(true).get_matches_from(&layered.args)
+        }
+        Err(error) => error.exit(),
+    };
     let Some(serve) = matches.subcommand_matches(SERVE) else { return Ok(layered) };
     let Some(path) = serve.get_one::<PathBuf>("config") else { return Ok(layered) };
     let mut inserted = Vec::new();
@@ -123,7 +130,9 @@ fn settings(text: &str, plain: &Command) -> Result<Vec<Setting>, Wrong> {
         let args = arguments(flag, arg, value.get_ref()).map_err(wrong)?;
         // Tried alone, so that a wrong value is told by its line.
         let tried = ["dots", SERVE].into_iter().chain(args.iter().map(String::as_str));
-        if let Err(error) = plain.clone().try_get_matches_from(tried) {
+        if let Err(error) = plain.clone().try_get_matches_from(tried)
+            && error.kind() != ErrorKind::MissingRequiredArgument
+        {
             let message = error.to_string();
             let first = message.lines().next().unwrap_or_default();
             return Err(wrong(first.strip_prefix("error: ").unwrap_or(first).to_owned()));
@@ -190,7 +199,8 @@ fn article(value: &DeValue<'_>) -> String {
 }
 
 impl Layered {
-    /// The settings in force, as a file that would set them, each with where it comes from. No key is shown.
+    /// The settings in force, as a file that would set them, each with where it comes from; defaults are comments. No key is
+    /// shown.
     pub fn print(&self, serve: &Command, matches: &ArgMatches) -> String {
         let mut text = String::new();
         for (flag, arg) in flags(serve).filter(|(flag, _)| !NOT_IN_A_FILE.contains(flag)) {
@@ -220,7 +230,9 @@ impl Layered {
                 ArgAction::Append => format!("[{}]", shown.join(", ")),
                 _ => shown.join(", "),
             };
-            let _ = writeln!(text, "{flag} = {shown}  # {source}");
+            // Some flags may stand only beside others, so a default is not set.
+            let comment = if source == "default" { "# " } else { "" };
+            let _ = writeln!(text, "{comment}{flag} = {shown}  # {source}");
         }
         text
     }
@@ -330,14 +342,15 @@ mod tests {
         for line in [
             "model = \"it's \\\"x\\\"\"  # flag",
             "port = 1  # file",
-            "host = \"127.0.0.1\"  # default",
+            "# host = \"127.0.0.1\"  # default",
             "cors-origin = [\"*\"]  # flag",
-            "trust-remote-code = false  # default",
+            "# trust-remote-code = false  # default",
             "# api-key = 1 not shown  # flag",
             "# tls-cert =",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(settings(&text, &plain).is_ok(), "{text}");
+        let set: Vec<String> = settings(&text, &plain).unwrap().into_iter().map(|setting| setting.flag).collect();
+        assert_eq!(set.len(), 3, "{set:?}");
     }
 }
