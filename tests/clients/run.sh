@@ -55,6 +55,7 @@ bash tests/clients/curl.sh || failed=1
 python3 tests/clients/http_abuse.py || failed=1
 python3 tests/clients/terminal.py "$dots" tests/fixtures/goldens/hf || failed=1
 python3 tests/clients/operations.py "$dots" tests/fixtures/goldens/hf || failed=1
+python3 tests/clients/soak.py "$dots" tests/fixtures/goldens/hf 15 || failed=1
 
 kill -TERM "$server"
 if wait "$server"; then
