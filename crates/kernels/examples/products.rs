@@ -9,7 +9,7 @@ use dots_kernels::{Activations, Compute, Job, QuantisedRows, Rows, WeightType, W
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let usual = ["Q4_K", "Q6_K", "Q5_0", "Q8_0", "Q3_D", "Q4_D", "Q5_D", "Q6_D", "Q8_D"];
+    let usual = ["BF16", "F32", "Q4_K", "Q6_K", "Q5_0", "Q8_0", "Q3_D", "Q4_D", "Q5_D", "Q6_D", "Q8_D"];
     let kinds = WeightType::ALL.into_iter().filter(|kind| match asked.is_empty() {
         true => usual.contains(&kind.name()),
         false => asked.iter().any(|name| name == kind.name()),

@@ -1,6 +1,10 @@
-//! Rows of activations, as they are and rounded to 8 bits.
+//! Rows of activations, as they are and rounded to 8 bits and to bf16.
 
-use crate::isa::for_each_isa;
+use crate::{
+    dot,
+    float::{bf16_to_f32, f32_to_bf16},
+    isa::{Isa, for_each_isa},
+};
 
 /// Activations that share one scale when rounded. Sixteen rather than 32: the error's variance is a quarter lower, for a
 /// few more instructions in a product.
@@ -27,14 +31,33 @@ impl QuantisedGroup {
     const ZERO: Self = Self { codes: [0; 32], scales: [0.0; 2], shifts: [0; 2], sums_of_16: [0.0; 2], sum_of_32: 0.0 };
 }
 
-/// Rows rounded to 8 bits in groups of [`GROUP`], each row by itself, so that a row's numbers do not depend on its company.
+/// What rows are rounded to: what the weights that they meet are multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounding {
+    /// 8 bits, for quantised weights.
+    pub to_8_bits: bool,
+    /// bf16, for weights in bf16 and FP8, on machines that multiply bf16 numbers.
+    pub to_bf16: bool,
+}
+
+impl Default for Rounding {
+    fn default() -> Self {
+        Self { to_8_bits: true, to_bf16: true }
+    }
+}
+
+/// Rows rounded to 8 bits in groups of [`GROUP`] and to bf16, each row by itself, so that a row's numbers do not depend on its
+/// company.
 #[derive(Debug, Default)]
 pub struct QuantisedRows {
-    /// `(rows, stride)`; what a row lacks of its last group is zero.
+    /// `(rows, stride)`; what a row lacks of its last group is zero. Empty where nobody asked for 8 bits.
     pub(crate) data: Vec<QuantisedGroup>,
+    /// `(rows, 32 · stride)`, in the same way; empty where nobody asked or the machine cannot multiply them.
+    pub(crate) bf16: Vec<u16>,
     /// Groups from one row to the next. Odd: rows a power of two apart would all fall into the same few sets of the first
     /// cache.
     pub(crate) stride: usize,
+    rounding: Rounding,
     rows: usize,
 }
 
@@ -43,21 +66,37 @@ fn stride(cols: usize) -> usize {
 }
 
 impl QuantisedRows {
-    /// Room for `rows` rows of `cols`.
-    pub fn with_capacity(rows: usize, cols: usize) -> Self {
-        Self { data: Vec::with_capacity(rows * stride(cols)), stride: 0, rows: 0 }
+    /// Room for `rows` rows of `cols`, to be rounded as `rounding` says.
+    pub fn with_capacity(rows: usize, cols: usize, rounding: Rounding) -> Self {
+        let groups = rows * stride(cols);
+        Self {
+            data: Vec::with_capacity(if rounding.to_8_bits { groups } else { 0 }),
+            bf16: Vec::with_capacity(if rounding.to_bf16 { 32 * groups } else { 0 }),
+            rounding,
+            ..Self::default()
+        }
     }
 
-    /// Bytes that [`QuantisedRows::with_capacity`] takes; `usize::MAX` where that is more.
+    /// Bytes that [`QuantisedRows::with_capacity`] takes at most; `usize::MAX` where that is more.
     pub fn capacity_bytes(rows: usize, cols: usize) -> usize {
-        rows.saturating_mul(stride(cols)).saturating_mul(size_of::<QuantisedGroup>())
+        rows.saturating_mul(stride(cols)).saturating_mul(size_of::<QuantisedGroup>() + 32 * size_of::<u16>())
     }
 
-    /// Sets the shape. Contents are undefined until each row is filled.
-    pub(crate) fn shape(&mut self, rows: usize, cols: usize) {
+    /// Sets the shape, and gives each row's places in turn. Contents are undefined until they are filled.
+    pub(crate) fn shape(
+        &mut self,
+        isa: Isa,
+        rows: usize,
+        cols: usize,
+    ) -> impl Iterator<Item = (&mut [QuantisedGroup], &mut [u16])> {
         self.rows = rows;
         self.stride = stride(cols);
-        self.data.resize(rows * self.stride, QuantisedGroup::ZERO);
+        let groups = rows * self.stride;
+        self.data.resize(if self.rounding.to_8_bits { groups } else { 0 }, QuantisedGroup::ZERO);
+        self.bf16.resize(if self.rounding.to_bf16 && dot::has_bf16(isa) { 32 * groups } else { 0 }, 0);
+        let mut data = self.data.chunks_mut(self.stride);
+        let mut bf16 = self.bf16.chunks_mut(32 * self.stride);
+        (0..rows).map(move |_| (data.next().unwrap_or_default(), bf16.next().unwrap_or_default()))
     }
 
     /// Rows held.
@@ -70,7 +109,17 @@ impl QuantisedRows {
         &self.data[row * self.stride..(row + 1) * self.stride]
     }
 
-    /// What row `row` stands for after rounding, `cols` of it.
+    /// One row in bf16, zeros behind it up to a multiple of 32; `None` where rows are not rounded to that.
+    pub(crate) fn bf16_row(&self, row: usize) -> Option<&[u16]> {
+        self.bf16.get(row * 32 * self.stride..(row + 1) * 32 * self.stride).filter(|row| !row.is_empty())
+    }
+
+    /// What row `row` stands for after rounding to bf16, `cols` of it; `None` where it is not.
+    pub fn rounded_to_bf16(&self, row: usize, cols: usize) -> Option<Vec<f32>> {
+        Some(self.bf16_row(row)?[..cols].iter().map(|&bits| bf16_to_f32(bits)).collect())
+    }
+
+    /// What row `row` stands for after rounding to 8 bits, `cols` of it.
     pub fn dequantise(&self, row: usize, cols: usize) -> Vec<f32> {
         let number = |i: usize| {
             let group = &self.row(row)[i / 32];
@@ -101,6 +150,18 @@ fn quantise_row_body(x: &[f32], out: &mut [QuantisedGroup]) {
         }
         out.sum_of_32 = out.sums_of_16[0] + out.sums_of_16[1];
     }
+}
+
+for_each_isa! {
+    /// Rounds one row to bf16, and writes zeros up to the next multiple of 32.
+    pub(crate) fn round_row_to_bf16(x: &[f32], out: &mut [u16]) = round_row_to_bf16_body
+}
+
+#[inline(always)]
+fn round_row_to_bf16_body(x: &[f32], out: &mut [u16]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f32_to_bf16(x));
+    let end = out.len().min(x.len().next_multiple_of(32));
+    out[x.len()..end].fill(0);
 }
 
 /// Rounds one group and gives the codes' sum.
@@ -136,7 +197,7 @@ pub struct Activations<'a> {
     pub f32: &'a [f32],
     /// Inputs of the product.
     pub cols: usize,
-    /// The same rows in 8 bits; `None` in exact arithmetic.
+    /// The same rows, rounded; `None` in exact arithmetic.
     pub quantised: Option<&'a QuantisedRows>,
 }
 
@@ -165,9 +226,8 @@ mod tests {
     fn rounding_errs_by_at_most_half_a_step_and_sums_are_of_the_codes() {
         for isa in Isa::available() {
             let x: Vec<f32> = (0..150).map(|i| ((i * 37 % 101) as f32 - 50.0) * (1.0 + i as f32)).collect();
-            let mut rows = QuantisedRows::with_capacity(1, 150);
-            rows.shape(1, 150);
-            quantise_row(isa, &x, &mut rows.data);
+            let mut rows = QuantisedRows::with_capacity(1, 150, Rounding::default());
+            rows.shape(isa, 1, 150).for_each(|(out, _)| quantise_row(isa, &x, out));
             assert_eq!(rows.data.len(), 5);
             for (i, (a, b)) in x.iter().zip(rows.dequantise(0, 150)).enumerate() {
                 let scale = rows.data[i / 32].scales[i % 32 / GROUP];
@@ -190,8 +250,7 @@ mod tests {
     fn rows_of_zeros_and_of_tiny_numbers_stay_finite() {
         for value in [0.0, 1e-44, f32::MIN_POSITIVE] {
             let mut rows = QuantisedRows::default();
-            rows.shape(1, 32);
-            quantise_row(Isa::best(), &[value; 32], &mut rows.data);
+            rows.shape(Isa::best(), 1, 32).for_each(|(out, _)| quantise_row(Isa::best(), &[value; 32], out));
             assert!(rows.dequantise(0, 32).iter().all(|x| x.is_finite()));
         }
     }

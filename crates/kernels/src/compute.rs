@@ -22,6 +22,8 @@ pub struct Scratch {
     pub unpacked: Unpacked,
     /// Rows of weights in f32.
     pub f32: Vec<f32>,
+    /// Bytes of rows of weights in bf16.
+    pub bf16: Vec<u8>,
     /// What attention needs.
     pub attention: attention::Scratch,
 }
@@ -41,6 +43,7 @@ impl Compute {
                     panels: Panels::default(),
                     unpacked: Unpacked::with_capacity(max_cols),
                     f32: Vec::with_capacity(tile::ROWS * max_cols),
+                    bf16: Vec::with_capacity(2 * tile::ROWS * max_cols),
                     attention: attention::Scratch::default(),
                 })
             })
@@ -58,7 +61,7 @@ impl Compute {
 
     /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.
     pub fn scratch_bytes(threads: usize, max_cols: usize, head_dim: usize) -> usize {
-        let worker = Panels::BYTES + Unpacked::capacity_bytes(max_cols) + 4 * tile::ROWS * max_cols;
+        let worker = Panels::BYTES + Unpacked::capacity_bytes(max_cols) + (4 + 2) * tile::ROWS * max_cols;
         threads.saturating_mul(worker + attention::Scratch::bytes(head_dim))
     }
 

@@ -24,7 +24,7 @@ pub mod tile;
 pub mod unpack;
 pub mod weights;
 
-pub use activations::{Activations, QuantisedRows};
+pub use activations::{Activations, QuantisedRows, Rounding};
 pub use compute::Compute;
 pub use isa::Isa;
 pub use product::{Job, Rows, SwigluJob};

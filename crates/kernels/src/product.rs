@@ -7,12 +7,12 @@
 use std::ops::Range;
 
 use crate::{
-    Weights,
-    activations::{Activations, QuantisedRows, quantise_row},
+    WeightType, Weights,
+    activations::{Activations, QuantisedRows, quantise_row, round_row_to_bf16},
     compute::{Compute, Scratch},
     decode::decode_row_unscaled,
-    dot::dot_f32,
-    float::silu,
+    dot::{dot_bf16, dot_f32},
+    float::{f32_to_bf16, silu},
     isa::{Isa, for_each_isa},
     prefetch::prefetch,
     tile::{self, Tile, Unpacked},
@@ -166,10 +166,16 @@ impl Compute {
 
     /// Rounds every row of `x: (rows, cols)` into `out`.
     pub fn quantise(&self, x: &[f32], cols: usize, out: &mut QuantisedRows) {
-        let rows = x.len() / cols;
-        out.shape(rows, cols);
-        let mut parts: Vec<_> = x.chunks(cols).zip(out.data.chunks_mut(out.stride)).collect();
-        self.for_each(&mut parts, |_, (x, out)| quantise_row(self.isa(), x, out));
+        let isa = self.isa();
+        let mut parts: Vec<_> = x.chunks(cols).zip(out.shape(isa, x.len() / cols, cols)).collect();
+        self.for_each(&mut parts, |_, (x, (groups, bf16))| {
+            if !groups.is_empty() {
+                quantise_row(isa, x, groups);
+            }
+            if !bf16.is_empty() {
+                round_row_to_bf16(isa, x, bf16);
+            }
+        });
     }
 
     /// Cuts matrices of `heights` rows into items and shares them: `work(matrix, rows, scratch)`. Each pair of matrix and
@@ -227,6 +233,17 @@ fn multiply(
                 let chunk = chunk..(chunk + CHUNK).min(rows.len());
                 multiply_tiles(isa, &mut scratch.panels, weights, part.clone(), x, rows, chunk, &mut emit);
             }
+        }
+        return;
+    }
+    if let (WeightType::BF16 | WeightType::F8_E4M3, Some(x)) = (weights.kind(), x.quantised)
+        && x.bf16_row(0).is_some()
+    {
+        // What has to be decoded first fills the cache twice.
+        let step = if weights.kind() == WeightType::BF16 { ITEM_ROWS } else { tile::ROWS };
+        for first in range.clone().step_by(step) {
+            let part = first..(first + step).min(range.end);
+            multiply_bf16(isa, scratch, weights, part, x, rows, &mut emit);
         }
         return;
     }
@@ -354,6 +371,63 @@ fn multiply_tiles(
     }
 }
 
+/// Products of up to [`ITEM_ROWS`] rows of weights in bf16, or in what bf16 holds without loss.
+fn multiply_bf16(
+    isa: Isa,
+    scratch: &mut Scratch,
+    weights: Weights<'_>,
+    range: Range<usize>,
+    x: &QuantisedRows,
+    rows: Rows<'_>,
+    emit: &mut impl FnMut(usize, usize, &[f32]),
+) {
+    let cols = weights.cols();
+    let Scratch { f32, bf16, unpacked, .. } = scratch;
+    let mut lines: [&[u8]; ITEM_ROWS] = [&[]; ITEM_ROWS];
+    let lines = &mut lines[..range.len()];
+    if weights.kind() == WeightType::BF16 {
+        lines.iter_mut().zip(range.clone()).for_each(|(line, row)| *line = weights.row(row));
+    } else {
+        f32.resize(cols, 0.0);
+        bf16.clear();
+        for row in range.clone() {
+            decode_row_unscaled(isa, weights, row, unpacked, f32);
+            bf16.extend(f32.iter().flat_map(|&x| f32_to_bf16(x).to_le_bytes()));
+        }
+        lines.iter_mut().zip(bf16.chunks(2 * cols)).for_each(|(line, bytes)| *line = bytes);
+    }
+    let x = |index: usize| x.bf16_row(rows.get(index)).expect("every row is rounded as the first");
+    let mut at = 0;
+    while at < rows.len() {
+        macro_rules! width {
+            ($m:expr) => {{
+                let x: [_; $m] = std::array::from_fn(|i| x(at + i));
+                let mut values = [[0.0; ITEM_ROWS]; $m];
+                let (quads, rest) = lines.as_chunks::<4>();
+                let quads = quads.iter().enumerate().flat_map(|(quad, lines)| {
+                    dot_bf16(isa, *lines, x).into_iter().enumerate().map(move |(r, sums)| (4 * quad + r, sums))
+                });
+                let first = lines.len() - rest.len();
+                let rest = rest.iter().enumerate().map(|(r, line)| (first + r, dot_bf16(isa, [*line], x)[0]));
+                for (r, sums) in quads.chain(rest) {
+                    let scale = weights.row_scale(range.start + r);
+                    values.iter_mut().zip(sums).for_each(|(values, sum)| values[r] = sum * scale);
+                }
+                for (i, values) in values.iter().enumerate() {
+                    emit(at + i, range.start, &values[..range.len()]);
+                }
+                at += $m;
+            }};
+        }
+        match rows.len() - at {
+            6.. => width!(6),
+            3.. => width!(3),
+            2 => width!(2),
+            _ => width!(1),
+        }
+    }
+}
+
 #[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
 fn multiply_f32(
     isa: Isa,
@@ -371,11 +445,11 @@ fn multiply_f32(
         decode_row_unscaled(isa, weights, first + row, &mut scratch.unpacked, out);
     }
     let decoded = scratch.f32.as_slice();
-    tiles::<2, &[f32]>(
+    tiles::<3, &[f32]>(
         count,
         rows.len(),
         |index| x.row(rows.get(index)),
-        |r, x| dot_f32::<4, 2>(isa, decoded, r, cols, x),
+        |r, x| dot_f32::<4, 3>(isa, decoded, r, cols, x),
         |r, x| dot_f32::<4, 1>(isa, decoded, r, cols, [x]).map(|[v]| v),
         |r, x| dot_f32::<1, 1>(isa, decoded, r, cols, [x])[0][0],
         |index, r, value| emit(index, first + r, &[value * weights.row_scale(first + r)]),

@@ -3,7 +3,7 @@
 
 use dots_kernels::{
     Activations, Compute, Isa, Job, QuantisedRows, Rows, SwigluJob, WeightType, Weights, decode::Unpacked,
-    decode::decode_row, packed,
+    decode::decode_row, dot::has_bf16, packed,
 };
 use proptest::prelude::*;
 
@@ -151,9 +151,12 @@ fn every_type_on_every_instruction_set_gives_the_sum_over_decoded_weights() {
                     for fast in [false, true] {
                         let got = product(&compute, &matrix, &x, Rows::From(0, tokens), tokens, fast);
                         for token in 0..tokens {
-                            let x = match fast && kind.is_quantised() {
-                                true => q8.dequantise(token, cols),
-                                false => x[token * cols..(token + 1) * cols].to_vec(),
+                            let x = match kind {
+                                kind if fast && kind.is_quantised() => q8.dequantise(token, cols),
+                                WeightType::BF16 | WeightType::F8_E4M3 if fast && has_bf16(isa) => {
+                                    q8.rounded_to_bf16(token, cols).unwrap()
+                                }
+                                _ => x[token * cols..(token + 1) * cols].to_vec(),
                             };
                             for row in 0..rows {
                                 let (want, got) = (dot(&decoded[row], &x), f64::from(got[token * rows + row]));
@@ -175,7 +178,7 @@ fn many_rows_have_the_bits_that_each_has_alone() {
     let mut noise = Noise(5);
     let (tokens, rows, cols) = (257, 70, 288);
     let x = numbers(tokens * cols, &mut noise);
-    for kind in [WeightType::Q8_0, WeightType::Q4_D] {
+    for kind in [WeightType::Q8_0, WeightType::Q4_D, WeightType::BF16, WeightType::F8_E4M3] {
         let matrix = Matrix::random(kind, rows, cols, &mut noise);
         for isa in Isa::available() {
             let compute = Compute::with_isa(isa, 2, cols);

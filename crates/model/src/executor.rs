@@ -16,7 +16,8 @@ pub type BlockId = u32;
 pub enum Arithmetic {
     /// Activations in f32.
     Exact,
-    /// Activations rounded to 8 bits before quantised products.
+    /// Activations rounded to 8 bits before quantised products, and to bf16 before those with bf16 and FP8 on processors that
+    /// multiply such numbers.
     #[default]
     Fast,
 }

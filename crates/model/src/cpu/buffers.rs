@@ -1,6 +1,6 @@
 //! The memory of a forward pass, taken once.
 
-use dots_kernels::{Compute, QuantisedRows, RopeTable};
+use dots_kernels::{Compute, QuantisedRows, RopeTable, Rounding};
 
 use crate::Config;
 
@@ -72,9 +72,10 @@ impl Widths {
 }
 
 impl Buffers {
-    /// Buffers for batches of up to `tokens` tokens.
-    pub fn new(config: &Config, tokens: usize) -> Self {
+    /// Buffers for batches of up to `tokens` tokens, rounded as the weights want it.
+    pub fn new(config: &Config, tokens: usize, rounding: Rounding) -> Self {
         let w = Widths::new(config);
+        let rounded = |rows: usize, cols: usize| QuantisedRows::with_capacity(rows, cols, rounding);
         let rows = |width: usize| vec![0.0; tokens * width];
         Self {
             hidden: rows(w.hidden),
@@ -90,13 +91,13 @@ impl Buffers {
             expert_out: rows(w.top_k * w.hidden),
             head_in: vec![0.0; HEAD_ROWS * w.hidden],
             logits: vec![0.0; HEAD_ROWS * w.vocab],
-            normed_q8: QuantisedRows::with_capacity(tokens.max(HEAD_ROWS), w.hidden.max(w.attention)),
-            mlp_q8: QuantisedRows::with_capacity(tokens, w.mlp),
-            expert_q8: QuantisedRows::with_capacity(tokens * w.top_k, w.expert),
+            normed_q8: rounded(tokens.max(HEAD_ROWS), w.hidden.max(w.attention)),
+            mlp_q8: rounded(tokens, w.mlp),
+            expert_q8: rounded(tokens * w.top_k, w.expert),
         }
     }
 
-    /// Bytes that [`Buffers::new`] takes; `usize::MAX` where that is more.
+    /// Bytes that [`Buffers::new`] takes at most; `usize::MAX` where that is more.
     fn bytes(config: &Config, tokens: usize) -> usize {
         let w = Widths::new(config);
         let a_token = 3 * w.hidden + 2 * w.attention + 2 * w.kv + w.mlp + w.experts + w.top_k * (w.expert + w.hidden);

@@ -8,7 +8,7 @@ mod forward;
 mod layers;
 mod outputs;
 
-use dots_kernels::{Compute, RopeTable, pool::Pool};
+use dots_kernels::{Compute, RopeTable, Rounding, WeightType, pool::Pool};
 
 use self::{buffers::Buffers, cache::Cache, forward::Forward, layers::Layers, outputs::HeadScratch};
 use crate::{
@@ -63,6 +63,15 @@ fn positions(config: &Config, blocks: usize) -> usize {
     config.max_position_embeddings.min(blocks.saturating_mul(BLOCK_TOKENS))
 }
 
+/// What activations are rounded to in fast arithmetic: what the matrices of `checkpoint` are multiplied with.
+fn rounding(checkpoint: &Checkpoint) -> Rounding {
+    let matrices = || checkpoint.tensors().filter(|(_, tensor)| tensor.shape.len() == 2);
+    Rounding {
+        to_8_bits: matrices().any(|(_, tensor)| tensor.kind.is_quantised()),
+        to_bf16: matrices().any(|(_, tensor)| matches!(tensor.kind, WeightType::BF16 | WeightType::F8_E4M3)),
+    }
+}
+
 /// Turns what would end the process into an error: buffers that no allocation can give.
 fn check_buffers(plan: &Plan) -> Result<(), Error> {
     let too_large = || {
@@ -101,7 +110,7 @@ impl CpuExecutor {
             compute: Compute::new(options.threads, buffers::max_cols(&config)).with_heads(config.head_dim),
             rope: RopeTable::new(positions(&config, plan.cache_blocks), config.head_dim, config.rope_theta),
             cache: Cache::new(&config, options.cache_type, plan.cache_blocks)?,
-            buffers: Buffers::new(&config, options.max_batch_tokens),
+            buffers: Buffers::new(&config, options.max_batch_tokens, rounding(checkpoint)),
             head: HeadScratch::default(),
             arithmetic: options.arithmetic,
             outputs: Outputs::default(),
