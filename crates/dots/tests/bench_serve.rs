@@ -173,6 +173,24 @@ fn prompts_share_their_prefix_and_requests_carry_the_key() {
 }
 
 #[test]
+fn a_server_without_a_tokenizer_is_asked_by_two_short_requests() {
+    let server = FakeServer::start(|request| {
+        assert_eq!(request.path, "/api/v1/completions");
+        // Two tokens a word, and one before all.
+        let prompt_tokens = 1 + 2 * words(request);
+        if request.body["stream"] == true {
+            return Reply::completion(vec![text("a")], prompt_tokens, 1);
+        }
+        assert_eq!(request.body["max_tokens"], 1);
+        Reply::json(200, json!({ "choices": [{ "text": "a" }], "usage": { "prompt_tokens": prompt_tokens } }))
+    });
+    let url = format!("{}/api/v1", server.url);
+    let ran = Ran::of(bench(&url, "--requests 3 --model m --lengths fixed:40,1 --json -")).succeeded();
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&found["answered"], &found["requests"][2]["prompt_tokens"]), (&json!(3), &json!(41)));
+}
+
+#[test]
 fn hundreds_of_streams_run_at_once() {
     let server = FakeServer::start(|_| {
         let mut steps = vec![text("a")];

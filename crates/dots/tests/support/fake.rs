@@ -128,6 +128,8 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, numbers: &Atomi
     let reply = match request.path.as_str() {
         "/v1/models" => Reply::json(200, json!({ "data": [{ "id": "fake" }] })),
         "/tokenize" => Reply::json(200, json!({ "tokens": vec![0; words(&request)] })),
+        // A server under a path of its own has no tokenizer.
+        path if path.ends_with("/tokenize") => Reply::json(404, json!({ "detail": "Not Found" })),
         _ => {
             request.number = numbers.fetch_add(1, SeqCst);
             answer(&request)

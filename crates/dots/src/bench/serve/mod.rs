@@ -47,8 +47,8 @@ use self::{
     schedule::Load,
     statistics::Summary,
     target::Target,
-    words::Prompts,
-    work::{Asked, Work},
+    words::{Counted, Prompts},
+    work::{Asked, Endpoint, Work},
 };
 use crate::open_files;
 
@@ -104,7 +104,7 @@ async fn measure(args: &BenchServeArgs) -> anyhow::Result<Report> {
         Some(model) => model.clone(),
         None => client.first_model().await?,
     };
-    let prompts = Prompts::learn(async |text: &str| count_tokens(&client, &model, text).await).await;
+    let prompts = learn(&client, &model, args.endpoint).await;
     let shared_prefix_tokens = args.shared_prefix.unwrap_or(0);
     let work = Work {
         model: model.clone(),
@@ -164,6 +164,20 @@ async fn warm_up(client: &Client, work: &Work, args: &BenchServeArgs) {
         let mut record = Record { asked: length, ..Record::default() };
         client.stream(work.path(), body, &mut record, || {}).await;
     }
+}
+
+/// How to make prompts of a length for this server.
+async fn learn(client: &Client, model: &str, endpoint: Endpoint) -> Prompts {
+    let prompts = Prompts::learn(async |text: &str| count_tokens(client, model, text).await).await;
+    if prompts.counted != Counted::Guessed {
+        return prompts;
+    }
+    Prompts::learn_from_usage(async |text: &str| {
+        let body = endpoint.body(model, "", text.to_owned(), 1);
+        let answer = client.json(Method::POST, endpoint.path(), Some(&body)).await.ok()?;
+        usize::try_from(answer.pointer("/usage/prompt_tokens")?.as_u64()?).ok()
+    })
+    .await
 }
 
 /// Tokens of `text` as the server counts them, at vLLM's `/tokenize` or llama.cpp's.

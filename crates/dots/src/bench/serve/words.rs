@@ -45,6 +45,8 @@ pub enum Counted {
     OneTokenWords,
     /// The server's `/tokenize` counted all words together.
     OnAverage,
+    /// The server's `usage` of two prompts says what a word takes.
+    ByUsage,
     /// Nobody counted.
     Guessed,
 }
@@ -55,6 +57,7 @@ impl Counted {
         match self {
             Self::OneTokenWords => "words of one token each, by the server's /tokenize",
             Self::OnAverage => "words of a known mean of tokens, by the server's /tokenize",
+            Self::ByUsage => "words of a known mean of tokens, by the usage of two prompts",
             Self::Guessed => "guessed, a token a word",
         }
     }
@@ -101,6 +104,17 @@ impl Prompts {
         } else {
             Self { words: all, tokens_per_word, counted: Counted::OnAverage }
         }
+    }
+
+    /// Prompts by the `usage` of two short ones, for a server without a tokenizer to ask: `count` gives the tokens of a prompt.
+    pub async fn learn_from_usage(mut count: impl AsyncFnMut(&str) -> Option<usize>) -> Self {
+        let all = Self::guessed();
+        // From the common words to the rare, few enough for the shortest context.
+        let some: Vec<&str> = all.words.iter().step_by(all.words.len() / ENOUGH_WORDS).copied().collect();
+        let (Some(one), Some(whole)) = (count(some[0]).await, count(&some.join(" ")).await) else { return all };
+        // What a template or the tokenizer puts around the text is in both.
+        let tokens_per_word = whole.saturating_sub(one) as f64 / (some.len() - 1) as f64;
+        Self { tokens_per_word: tokens_per_word.max(0.1), counted: Counted::ByUsage, ..all }
     }
 
     /// The prompt of request `index`.
@@ -160,7 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn without_a_tokenizer_a_word_is_a_token() {
+    fn without_a_tokenizer_two_prompts_say_what_a_word_takes() {
+        // Four tokens of a template, and a token for every three bytes.
+        let count = |text: &str| Some(4 + text.len() / 3);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let prompts = runtime.block_on(Prompts::learn_from_usage(async |text: &str| count(text)));
+        assert_eq!(prompts.counted, Counted::ByUsage);
+        let tokens = count(&prompts.prompt(1, 0, 5_000)).unwrap() as f64;
+        assert!((tokens / 5_000.0 - 1.0).abs() < 0.1, "{tokens}");
+    }
+
+    #[test]
+    fn without_any_count_a_word_is_a_token() {
         let prompts = learned(|_| None);
         assert_eq!(prompts.counted, Counted::Guessed);
         assert_eq!(prompts.prompt(1, 0, 100).split(' ').count(), 100);

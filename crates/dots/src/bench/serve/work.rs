@@ -27,6 +27,22 @@ impl Endpoint {
             Self::Chat => "/v1/chat/completions",
         }
     }
+
+    /// The least that a request says.
+    pub fn body(self, model: &str, shared_prefix: &str, prompt: String, max_tokens: usize) -> Value {
+        let mut body = json!({ "model": model, "max_tokens": max_tokens });
+        match self {
+            Self::Completions if shared_prefix.is_empty() => body["prompt"] = prompt.into(),
+            Self::Completions => body["prompt"] = format!("{shared_prefix} {prompt}").into(),
+            Self::Chat => {
+                let user = json!({ "role": "user", "content": prompt });
+                let system = json!({ "role": "system", "content": shared_prefix });
+                let messages = if shared_prefix.is_empty() { vec![user] } else { vec![system, user] };
+                body["messages"] = messages.into();
+            }
+        }
+        body
+    }
 }
 
 /// Most bytes of all requests of a run together: half a million of ShareGPT's lengths.
@@ -90,22 +106,9 @@ impl Work {
     pub fn request(&self, index: usize) -> Asked {
         let length = self.lengths.draw(self.seed, index);
         let prompt = self.prompts.prompt(self.seed, index, length.prompt_tokens);
-        let mut body = json!({
-            "model": self.model,
-            "max_tokens": length.output_tokens,
-            "stream": true,
-            "stream_options": { "include_usage": true },
-        });
-        match self.endpoint {
-            Endpoint::Completions if self.shared_prefix.is_empty() => body["prompt"] = prompt.into(),
-            Endpoint::Completions => body["prompt"] = format!("{} {prompt}", self.shared_prefix).into(),
-            Endpoint::Chat => {
-                let user = json!({ "role": "user", "content": prompt });
-                let system = json!({ "role": "system", "content": self.shared_prefix });
-                let messages = if self.shared_prefix.is_empty() { vec![user] } else { vec![system, user] };
-                body["messages"] = messages.into();
-            }
-        }
+        let mut body = self.endpoint.body(&self.model, &self.shared_prefix, prompt, length.output_tokens);
+        body["stream"] = Value::Bool(true);
+        body["stream_options"] = json!({ "include_usage": true });
         // Servers that do not know a field may refuse it, so what nobody asked for is left out.
         if let Some(temperature) = self.temperature {
             body["temperature"] = temperature.into();
