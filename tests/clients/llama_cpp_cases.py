@@ -139,8 +139,6 @@ CASES = [
     ("test_anthropic_metadata", MESSAGES, message(metadata={"user_id": "test_user_123"}), 200, is_message),
     ("test_anthropic_vision_format_accepted (refused here: the model reads text)", MESSAGES,
      message([{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "AAAA"}}]}]), 400, None),
-]
-EMBEDDING_CASES = [
     ("test_embedding_single", EMBEDDINGS, {"input": LIFE}, 200, vectors(1)),
     ("test_embedding_multiple", EMBEDDINGS, {"input": [LIFE, "Write a joke", "This is a test", "another"]}, 200, vectors(4)),
     ("test_embedding_mixed_input (ids)", EMBEDDINGS, {"input": [12, 34, 56]}, 200, vectors(1)),

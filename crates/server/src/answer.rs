@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dots_engine::{Event, Failure, Finish, TokenEvent};
+use dots_engine::{Event, Failure, Finish, PromptToken, TokenEvent};
 
 use crate::{backend::EventStream, error::ApiError};
 
@@ -53,25 +53,38 @@ pub struct Answer {
     pub text: String,
     /// Its tokens, in order.
     pub tokens: Vec<TokenEvent>,
+    /// The prompt's log-probabilities, where the request asked; else empty.
+    pub prompt: Vec<Option<PromptToken>>,
+    /// The prompt's embedding, where the request asked; else empty.
+    pub embedding: Vec<f32>,
     /// How it ended.
     pub finish: Finish,
 }
 
+/// What has come of a choice.
+#[derive(Clone, Default)]
+struct Growing {
+    tokens: Vec<TokenEvent>,
+    prompt: Vec<Option<PromptToken>>,
+    embedding: Vec<f32>,
+}
+
 /// Waits until `count` choices are complete.
 pub async fn collect(mut choices: Choices, count: usize) -> Result<Vec<Answer>, ApiError> {
-    let mut tokens = vec![Vec::new(); count];
+    let mut growing = vec![Growing::default(); count];
     let mut answers = vec![None; count];
     while let Some((choice, event)) = poll_fn(|cx| choices.poll_event(cx)).await {
         match event {
-            Event::Token(token) => tokens[choice].push(token),
+            Event::Token(token) => growing[choice].tokens.push(token),
             Event::Finished(finish) => {
-                let tokens = std::mem::take(&mut tokens[choice]);
+                let Growing { tokens, prompt, embedding } = std::mem::take(&mut growing[choice]);
                 let mut text: String = tokens.iter().map(|token: &TokenEvent| token.text.as_str()).collect();
                 text.push_str(&finish.text);
-                answers[choice] = Some(Answer { text, tokens, finish });
+                answers[choice] = Some(Answer { text, tokens, prompt, embedding, finish });
             }
             Event::Failed(failure) => return Err(failed(&failure)),
-            Event::Prompt(_) | Event::Embedding(_) => {}
+            Event::Prompt(prompt) => growing[choice].prompt = prompt,
+            Event::Embedding(embedding) => growing[choice].embedding = embedding,
         }
     }
     answers.into_iter().collect::<Option<_>>().ok_or_else(|| failed(&Failure::Stopped))

@@ -13,7 +13,7 @@ use axum::response::{
     IntoResponse, Response,
     sse::{Event as SseEvent, KeepAlive, Sse},
 };
-use dots_engine::{Event, Finish, TokenEvent};
+use dots_engine::{Event, Finish, PromptToken, TokenEvent};
 use futures_core::Stream;
 
 use crate::{
@@ -27,6 +27,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Gives an API's shape to what happens in a stream. Chunks are JSON without line breaks.
 pub trait Chunker: Send + Unpin {
+    /// Chunks for the prompt's log-probabilities, which only a request gets that asks for them.
+    fn prompt(&mut self, _choice: usize, _prompt: Vec<Option<PromptToken>>, _chunks: &mut VecDeque<String>) {}
     /// Chunks, often none, for one token.
     fn token(&mut self, choice: usize, token: TokenEvent, chunks: &mut VecDeque<String>);
     /// Chunks for a choice's end.
@@ -48,6 +50,8 @@ pub struct Sent {
 pub trait Writer: Send + Unpin {
     /// Before anything has come.
     fn begin(&mut self, sent: &mut VecDeque<Sent>);
+    /// The prompt's log-probabilities came, which only a request gets that asks for them.
+    fn prompt(&mut self, _choice: usize, _prompt: Vec<Option<PromptToken>>, _sent: &mut VecDeque<Sent>) {}
     /// A token came.
     fn token(&mut self, choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>);
     /// A choice is complete.
@@ -107,6 +111,11 @@ impl<C> ChunkWriter<C> {
 impl<C: Chunker> Writer for ChunkWriter<C> {
     fn begin(&mut self, _sent: &mut VecDeque<Sent>) {}
 
+    fn prompt(&mut self, choice: usize, prompt: Vec<Option<PromptToken>>, sent: &mut VecDeque<Sent>) {
+        self.chunker.prompt(choice, prompt, &mut self.chunks);
+        self.send(sent);
+    }
+
     fn token(&mut self, choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>) {
         self.chunker.token(choice, token, &mut self.chunks);
         self.send(sent);
@@ -155,7 +164,9 @@ impl<W: Writer> Stream for Writing<W> {
             match ready!(this.choices.poll_event(cx)) {
                 Some((choice, Event::Token(token))) => this.writer.token(choice, token, &mut this.ready),
                 Some((choice, Event::Finished(finish))) => this.writer.finish(choice, &finish, &mut this.ready),
-                Some((_, Event::Prompt(_) | Event::Embedding(_))) => {}
+                Some((choice, Event::Prompt(prompt))) => this.writer.prompt(choice, prompt, &mut this.ready),
+                // Vectors are not streamed.
+                Some((_, Event::Embedding(_))) => {}
                 Some((_, Event::Failed(failure))) => {
                     this.writer.fail(&failed(&failure), &mut this.ready);
                     this.choices = Choices::new(Vec::new());

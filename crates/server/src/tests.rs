@@ -1,5 +1,6 @@
 //! The routes over a real socket, with a script in the engine's place.
 
+mod about_prompts;
 mod documents;
 mod messages;
 mod responses;
@@ -19,8 +20,8 @@ use std::{
 };
 
 use dots_engine::{
-    Breakers, Event, Failure, Finish, FinishReason, Grammars, Request, SamplingParams, Stats, Stop, SubmitError,
-    TokenEvent, TokenLogprobs,
+    Breakers, Event, Failure, Finish, FinishReason, Grammars, Pooling, PromptToken, Request, Routing, SamplingParams,
+    Stats, Stop, SubmitError, TokenEvent, TokenLogprobs,
     constraint::{Constraint, ConstraintError, ConstraintSpec},
 };
 use dots_model::{
@@ -215,14 +216,36 @@ impl Backend for Script {
                 Event::Token(TokenEvent { id: first + i, text, logprobs })
             })
             .collect();
+        // Each token is as likely as its byte says, and the likeliest in its place where it is a letter.
+        if let Some(n) = request.prompt_logprobs {
+            let one = |(i, &id): (usize, &u32)| {
+                let logprob = -(id as f32) / 100.0;
+                let is_letter = char::from_u32(id).is_some_and(char::is_alphabetic);
+                let top = vec![(if is_letter { id } else { 65 }, if is_letter { logprob } else { -0.125 })];
+                let rank = usize::from(!is_letter);
+                (i > 0).then(|| PromptToken { id, logprob, rank, top: top.into_iter().take(n).collect() })
+            };
+            events.push_front(Event::Prompt(request.prompt.iter().enumerate().map(one).collect()));
+        }
+        let routing = request.return_routing.then(|| Routing {
+            layers: vec![1, 2],
+            experts: (0..4 * (prompt + completion.max(1) - 1) as u16).collect(),
+        });
+        let finished = Event::Finished(Finish { prompt_tokens: prompt, ..Finish::default() });
         match u8::try_from(last) {
             Ok(b'~') => events.truncate(1),
             Ok(b'!') => {
                 events.truncate(1);
                 events.push_back(Event::Failed(Failure::Step("secret reason".to_owned())));
             }
+            _ if request.pooling.is_some() => {
+                let pooled = if request.pooling == Some(Pooling::Last) { 4.0 } else { -4.0 };
+                events = VecDeque::from([Event::Embedding(vec![3.0, pooled]), finished]);
+            }
             _ => {
-                events.truncate(stopped_at.unwrap_or(completion));
+                if let Some(tokens) = stopped_at {
+                    events.truncate(tokens);
+                }
                 let (reason, text) = match stopped_at {
                     Some(_) => (FinishReason::Stop, ""),
                     None => (FinishReason::Length, "."),
@@ -233,6 +256,7 @@ impl Backend for Script {
                     text: text.to_owned(),
                     prompt_tokens: prompt,
                     completion_tokens: stopped_at.unwrap_or(completion),
+                    routing,
                     ..Finish::default()
                 }));
             }

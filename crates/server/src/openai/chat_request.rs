@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fields::{Fields, wrong_type},
-    generation::{Generation, bounded, refuse_entries},
+    generation::{AboutPrompt, Generation, bounded, refuse_entries},
     structured::Structure,
     tools::{MAX_TOOLS, Tools, check_name},
 };
@@ -33,6 +33,8 @@ pub struct ChatRequest {
     pub ending: Ending,
     /// With `Some(n)`: each token's log-probability and the `n` best.
     pub logprobs: Option<usize>,
+    /// What is asked about the prompt.
+    pub about_prompt: AboutPrompt,
     /// All else.
     pub generation: Generation,
 }
@@ -45,7 +47,14 @@ impl ChatRequest {
         refuse_what_comes_later(fields)?;
         let tools = Tools::parse(fields)?;
         let messages = messages(fields)?;
-        Ok(Self { ending: ending(fields, &messages)?, messages, tools, logprobs: logprobs(fields)?, generation })
+        Ok(Self {
+            ending: ending(fields, &messages)?,
+            messages,
+            tools,
+            logprobs: logprobs(fields)?,
+            about_prompt: AboutPrompt::parse(fields)?,
+            generation,
+        })
     }
 
     /// Takes the form that the answer must have: that of its tools and of its text.
@@ -319,6 +328,9 @@ mod tests {
             (json!({"top_logprobs": 3}), "top_logprobs"),
             (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
             (json!({"logprobs": 1}), "logprobs"),
+            (json!({"prompt_logprobs": 21}), "prompt_logprobs"),
+            (json!({"prompt_logprobs": 1, "stream": true}), "prompt_logprobs"),
+            (json!({"return_routing": 1}), "return_routing"),
         ];
         for (extra, param) in cases {
             let error = parse(hello(extra.clone())).expect_err(&extra.to_string());

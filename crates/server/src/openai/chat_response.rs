@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{
     Head, finish_reason,
-    logprobs::ChatLogprobs,
+    logprobs::{ChatLogprobs, PromptLogprobs, prompt_logprobs},
+    routing::RoutingShape,
     to_json,
     tool_parser::{self, Piece, ToolParser},
     unique_id,
@@ -31,6 +32,9 @@ pub struct ChatCompletion {
     head: Head,
     choices: Vec<Choice>,
     usage: Usage,
+    /// One prompt has one list, whatever its choices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompt_logprobs: PromptLogprobs,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,6 +43,8 @@ struct Choice {
     message: AssistantMessage,
     logprobs: Option<ChatLogprobs>,
     finish_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<RoutingShape>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,16 +108,19 @@ impl ChatCompletion {
     /// Of complete choices; `has_tools` and `logprobs` as the request asked.
     pub fn new(head: Head, answers: Vec<Answer>, has_tools: bool, logprobs: bool, vocabulary: &dyn Vocabulary) -> Self {
         let usage = Usage::of(&answers, answers.len().max(1));
+        let prompt_logprobs =
+            answers.first().map_or_else(Vec::new, |answer| prompt_logprobs(&answer.prompt, vocabulary));
         let choices = answers.into_iter().enumerate().map(|(index, answer)| {
             let message = AssistantMessage::new(answer.text, has_tools);
             Choice {
                 index,
                 logprobs: logprobs.then(|| ChatLogprobs::new(&answer.tokens, vocabulary)),
                 finish_reason: reason_with_calls(answer.finish.reason, message.tool_calls.len()),
+                routing: RoutingShape::of(&answer.finish),
                 message,
             }
         });
-        Self { head, choices: choices.collect(), usage }
+        Self { head, choices: choices.collect(), usage, prompt_logprobs }
     }
 }
 
@@ -131,6 +140,8 @@ struct ChunkChoice {
     delta: Delta,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<RoutingShape>,
 }
 
 #[derive(Default, Serialize)]
@@ -182,7 +193,8 @@ impl ChatChunker {
     fn begin(&mut self, index: usize, chunks: &mut VecDeque<String>) {
         if !std::mem::replace(&mut self.choices[index].begun, true) {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()), tool_calls: None };
-            chunks.push_back(self.chunk(&[ChunkChoice { index, delta, logprobs: None, finish_reason: None }]));
+            let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None, routing: None };
+            chunks.push_back(self.chunk(&[choice]));
         }
     }
 
@@ -190,7 +202,8 @@ impl ChatChunker {
     fn send(&mut self, index: usize, delta: Delta, chunks: &mut VecDeque<String>) {
         let tokens = std::mem::take(&mut self.choices[index].waiting);
         let logprobs = self.logprobs.then(|| ChatLogprobs::new(&tokens, &*self.app.backend));
-        chunks.push_back(self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None }]));
+        let choice = ChunkChoice { index, delta, logprobs, finish_reason: None, routing: None };
+        chunks.push_back(self.chunk(&[choice]));
     }
 
     fn send_pieces(&mut self, index: usize, pieces: Vec<Piece>, chunks: &mut VecDeque<String>) {
@@ -249,7 +262,8 @@ impl Chunker for ChatChunker {
         }
         let finish_reason = Some(reason_with_calls(finish.reason, self.calls(index)));
         let delta = Delta::default();
-        chunks.push_back(self.chunk(&[ChunkChoice { index, delta, logprobs: None, finish_reason }]));
+        let routing = RoutingShape::of(finish);
+        chunks.push_back(self.chunk(&[ChunkChoice { index, delta, logprobs: None, finish_reason, routing }]));
     }
 
     fn usage(&self, usage: Usage) -> String {

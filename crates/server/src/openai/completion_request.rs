@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fields::{Fields, empty_array, wrong_type},
-    generation::{Generation, bounded},
+    generation::{AboutPrompt, Generation, bounded},
 };
 use crate::error::ApiError;
 
@@ -32,8 +32,10 @@ pub struct CompletionRequest {
     pub prompts: Vec<Prompt>,
     /// The answer begins with its prompt.
     pub echo: bool,
-    /// With `Some(n)`: each token's log-probability and the `n` best.
+    /// With `Some(n)`: each token's log-probability and the `n` best; the prompt's too where the answer begins with it.
     pub logprobs: Option<usize>,
+    /// What is asked about the prompt.
+    pub about_prompt: AboutPrompt,
     /// All else.
     pub generation: Generation,
 }
@@ -42,12 +44,12 @@ impl CompletionRequest {
     /// Reads the body. `defaults` are the authors' settings, under the request's own.
     pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
-        let generation = Generation::parse(fields, defaults)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = fields.integer("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
-        if echo && logprobs.is_some() {
-            return Err(ApiError::unsupported("logprobs", "the prompt's log-probabilities ('echo' with 'logprobs')"));
-        }
+        let about_prompt = AboutPrompt::parse(fields)?;
+        // Who asks about the prompt may want nothing else.
+        let is_about_prompt = (echo && logprobs.is_some()) || about_prompt != AboutPrompt::default();
+        let generation = Generation::parse_with(fields, defaults, if is_about_prompt { 0 } else { 1 })?;
         if fields.string("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
             return Err(ApiError::unsupported("suffix", "text after the completion"));
         }
@@ -64,7 +66,7 @@ impl CompletionRequest {
                 std::cmp::Ordering::Greater => return Err(ApiError::unsupported("best_of", "'best_of' above 'n'")),
             }
         }
-        Ok(Self { prompts: prompts(fields.required("prompt")?, "prompt")?, echo, logprobs, generation })
+        Ok(Self { prompts: prompts(fields.required("prompt")?, "prompt")?, echo, logprobs, about_prompt, generation })
     }
 }
 
@@ -166,7 +168,12 @@ mod tests {
             (json!({"prompt": vec!["a"; 257]}), "prompt"),
             (json!({"prompt": "a", "logprobs": 6}), "logprobs"),
             (json!({"prompt": "a", "logprobs": true}), "logprobs"),
-            (json!({"prompt": "a", "echo": true, "logprobs": 1}), "logprobs"),
+            (json!({"prompt": "a", "max_tokens": 0}), "max_tokens"),
+            (json!({"prompt": "a", "max_tokens": 0, "echo": true}), "max_tokens"),
+            (json!({"prompt": "a", "prompt_logprobs": 21}), "prompt_logprobs"),
+            (json!({"prompt": "a", "prompt_logprobs": true}), "prompt_logprobs"),
+            (json!({"prompt": "a", "prompt_logprobs": 1, "stream": true}), "prompt_logprobs"),
+            (json!({"prompt": "a", "return_routing": 1}), "return_routing"),
             (json!({"prompt": "a", "echo": 1}), "echo"),
             (json!({"prompt": "a", "suffix": "b"}), "suffix"),
             (json!({"prompt": "a", "best_of": 2}), "best_of"),

@@ -2,10 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use dots_engine::{Finish, TokenEvent};
+use dots_engine::{Finish, PromptToken, TokenEvent};
 use serde::Serialize;
 
-use super::{Head, finish_reason, logprobs::CompletionLogprobs, to_json};
+use super::{
+    Head, finish_reason,
+    logprobs::{CompletionLogprobs, PromptLogprobs, prompt_logprobs},
+    routing::RoutingShape,
+    to_json,
+};
 use crate::{
     App,
     answer::{Answer, Usage},
@@ -31,27 +36,77 @@ struct Choice {
     index: usize,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompt_logprobs: PromptLogprobs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<RoutingShape>,
+}
+
+/// A prompt that its answers begin with.
+#[derive(Debug, Clone)]
+pub struct Echoed {
+    /// Its text.
+    pub text: String,
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Whether the text came with the request, its special tokens as they are written.
+    pub is_given: bool,
+}
+
+impl Echoed {
+    fn logprobs(
+        &self,
+        found: &[Option<PromptToken>],
+        vocabulary: &dyn Vocabulary,
+        offset: &mut usize,
+    ) -> CompletionLogprobs {
+        CompletionLogprobs::of_prompt(&self.ids, found, self.is_given, vocabulary, offset)
+    }
+}
+
+/// What the request asked to be listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// `logprobs`.
+    pub logprobs: bool,
+    /// `prompt_logprobs`.
+    pub prompt_logprobs: bool,
 }
 
 impl Completion {
-    /// Of complete choices, `n` to a prompt. `echoed[i]` is the text of prompt `i` where the request asked for it.
+    /// Of complete choices, `n` to a prompt. `echoed[i]` is prompt `i` where the request asked for it.
     pub fn new(
         head: Head,
         answers: Vec<Answer>,
         n: usize,
-        echoed: &[String],
-        logprobs: bool,
+        echoed: &[Echoed],
+        listed: Listed,
         vocabulary: &dyn Vocabulary,
     ) -> Self {
         let usage = Usage::of(&answers, n);
-        let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
-            text: match echoed.get(index / n) {
-                Some(prompt) => format!("{prompt}{}", answer.text),
-                None => answer.text,
-            },
-            index,
-            logprobs: logprobs.then(|| CompletionLogprobs::new(&answer.tokens, vocabulary, &mut 0)),
-            finish_reason: Some(finish_reason(answer.finish.reason)),
+        let choices = answers.into_iter().enumerate().map(|(index, answer)| {
+            let echoed = echoed.get(index / n);
+            let logprobs = listed.logprobs.then(|| {
+                let mut offset = 0;
+                let mut shape = echoed.map_or_else(CompletionLogprobs::default, |prompt| {
+                    prompt.logprobs(&answer.prompt, vocabulary, &mut offset)
+                });
+                shape.extend(&answer.tokens, vocabulary, &mut offset);
+                shape
+            });
+            let prompt_logprobs =
+                if listed.prompt_logprobs { prompt_logprobs(&answer.prompt, vocabulary) } else { Vec::new() };
+            Choice {
+                text: match echoed {
+                    Some(prompt) => format!("{}{}", prompt.text, answer.text),
+                    None => answer.text,
+                },
+                index,
+                logprobs,
+                finish_reason: Some(finish_reason(answer.finish.reason)),
+                prompt_logprobs,
+                routing: RoutingShape::of(&answer.finish),
+            }
         });
         Self { head, choices: choices.collect(), usage }
     }
@@ -74,13 +129,15 @@ pub struct CompletionChunker {
     n: usize,
     logprobs: bool,
     include_usage: bool,
-    echoed: Vec<String>,
+    echoed: Vec<Echoed>,
     choices: Vec<Growing>,
 }
 
 #[derive(Clone, Default)]
 struct Growing {
     echoed: bool,
+    /// The prompt's log-probabilities, until it has gone out.
+    prompt: Vec<Option<PromptToken>>,
     /// Where the next token begins, in characters.
     offset: usize,
     /// Tokens whose text is not certain yet; they go out with it, so that texts and log-probabilities stay together.
@@ -88,28 +145,42 @@ struct Growing {
 }
 
 impl CompletionChunker {
-    /// For `choices` choices, `n` to a prompt. `echoed[i]` is the text of prompt `i` where the request asked for it.
+    /// For `choices` choices, `n` to a prompt. `echoed[i]` is prompt `i` where the request asked for it.
     pub(crate) fn new(
         app: Arc<App>,
         head: Head,
         choices: usize,
         n: usize,
-        echoed: Vec<String>,
+        echoed: Vec<Echoed>,
         logprobs: bool,
         include_usage: bool,
     ) -> Self {
         Self { app, head, n, logprobs, include_usage, echoed, choices: vec![Growing::default(); choices] }
     }
 
-    fn chunk(&mut self, index: usize, text: String, finish_reason: Option<&'static str>) -> String {
+    fn chunk(&mut self, index: usize, text: String, finish: Option<&Finish>) -> String {
         let choice = &mut self.choices[index];
         let tokens = std::mem::take(&mut choice.waiting);
         let logprobs = self.logprobs.then(|| CompletionLogprobs::new(&tokens, &*self.app.backend, &mut choice.offset));
-        to_json(&Chunk {
-            head: &self.head,
-            choices: &[Choice { text, index, logprobs, finish_reason }],
-            usage: self.include_usage.then_some(None),
-        })
+        self.with_logprobs(index, text, logprobs, finish)
+    }
+
+    fn with_logprobs(
+        &self,
+        index: usize,
+        text: String,
+        logprobs: Option<CompletionLogprobs>,
+        finish: Option<&Finish>,
+    ) -> String {
+        let choice = Choice {
+            text,
+            index,
+            logprobs,
+            finish_reason: finish.map(|finish| finish_reason(finish.reason)),
+            prompt_logprobs: Vec::new(),
+            routing: finish.and_then(RoutingShape::of),
+        };
+        to_json(&Chunk { head: &self.head, choices: &[choice], usage: self.include_usage.then_some(None) })
     }
 
     /// The prompt, once, before anything else.
@@ -117,13 +188,19 @@ impl CompletionChunker {
         if std::mem::replace(&mut self.choices[index].echoed, true) {
             return;
         }
-        if let Some(prompt) = self.echoed.get(index / self.n).cloned() {
-            chunks.push_back(self.chunk(index, prompt, None));
-        }
+        let Some(prompt) = self.echoed.get(index / self.n) else { return };
+        let choice = &mut self.choices[index];
+        let found = std::mem::take(&mut choice.prompt);
+        let logprobs = self.logprobs.then(|| prompt.logprobs(&found, &*self.app.backend, &mut choice.offset));
+        chunks.push_back(self.with_logprobs(index, prompt.text.clone(), logprobs, None));
     }
 }
 
 impl Chunker for CompletionChunker {
+    fn prompt(&mut self, index: usize, prompt: Vec<Option<PromptToken>>, _chunks: &mut VecDeque<String>) {
+        self.choices[index].prompt = prompt;
+    }
+
     fn token(&mut self, index: usize, mut token: TokenEvent, chunks: &mut VecDeque<String>) {
         self.echo(index, chunks);
         let text = std::mem::take(&mut token.text);
@@ -137,7 +214,7 @@ impl Chunker for CompletionChunker {
 
     fn finish(&mut self, index: usize, finish: &Finish, chunks: &mut VecDeque<String>) {
         self.echo(index, chunks);
-        chunks.push_back(self.chunk(index, finish.text.clone(), Some(finish_reason(finish.reason))));
+        chunks.push_back(self.chunk(index, finish.text.clone(), Some(finish)));
     }
 
     fn usage(&self, usage: Usage) -> String {

@@ -15,6 +15,8 @@ use crate::error::ApiError;
 pub const MAX_N: i64 = 16;
 /// Most stop texts. OpenAI takes 4.
 pub const MAX_STOP: usize = 16;
+/// Most alternatives that the log-probabilities of a prompt's token list.
+const MAX_PROMPT_LOGPROBS: i64 = 20;
 /// Most entries of `stop_token_ids`.
 const MAX_STOP_TOKEN_IDS: usize = 256;
 
@@ -59,8 +61,13 @@ pub struct Generation {
 impl Generation {
     /// Reads the shared fields. `defaults` are the authors' settings: under the request's own, over OpenAI's.
     pub fn parse(fields: Fields<'_>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
-        let max_completion_tokens = fields.integer("max_completion_tokens", 1..=i64::MAX)?;
-        let max_tokens = fields.integer("max_tokens", 1..=i64::MAX)?;
+        Self::parse_with(fields, defaults, 1)
+    }
+
+    /// The same, where as few as `least` tokens may be asked for.
+    pub fn parse_with(fields: Fields<'_>, defaults: &GenerationDefaults, least: i64) -> Result<Self, ApiError> {
+        let max_completion_tokens = fields.integer("max_completion_tokens", least..=i64::MAX)?;
+        let max_tokens = fields.integer("max_tokens", least..=i64::MAX)?;
         Ok(Self {
             model: fields.string("model")?.map(str::to_owned),
             n: fields.integer("n", 1..=MAX_N)?.unwrap_or(1) as usize,
@@ -83,6 +90,26 @@ impl Generation {
         let mut sampling = self.sampling.clone();
         sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(i as u64));
         sampling
+    }
+}
+
+/// What chats and completions may ask about the prompt and about the way through the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AboutPrompt {
+    /// With `Some(n)`: the log-probability of each of the prompt's tokens and the `n` best in its place.
+    pub logprobs: Option<usize>,
+    /// Which experts each token took.
+    pub routing: bool,
+}
+
+impl AboutPrompt {
+    /// Reads `prompt_logprobs`, which is vLLM's, and `return_routing`.
+    pub fn parse(fields: Fields<'_>) -> Result<Self, ApiError> {
+        let logprobs = fields.integer("prompt_logprobs", 0..=MAX_PROMPT_LOGPROBS)?.map(|n| n as usize);
+        if logprobs.is_some() && fields.boolean("stream")? == Some(true) {
+            return Err(ApiError::unsupported("prompt_logprobs", "'prompt_logprobs' with 'stream'"));
+        }
+        Ok(Self { logprobs, routing: fields.boolean("return_routing")?.unwrap_or(false) })
     }
 }
 

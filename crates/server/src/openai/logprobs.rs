@@ -1,6 +1,8 @@
 //! Log-probabilities in OpenAI's two shapes.
 
-use dots_engine::TokenEvent;
+use std::collections::BTreeMap;
+
+use dots_engine::{PromptToken, TokenEvent};
 use serde::{Serialize, Serializer};
 
 use crate::backend::Vocabulary;
@@ -53,8 +55,9 @@ impl ChatLogprobs {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<ByToken>,
+    /// `None` for the first token of a prompt: nothing comes before it.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<ByToken>>,
     text_offset: Vec<usize>,
 }
 
@@ -73,30 +76,92 @@ impl CompletionLogprobs {
     /// to where the next will begin.
     pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Self {
         let mut shape = Self::default();
-        for token in tokens {
-            let Some(logprobs) = &token.logprobs else { continue };
-            let name = |id: u32| {
-                let bytes = vocabulary.token_bytes(id);
-                if std::str::from_utf8(&bytes).is_ok() { shown(&bytes) } else { format!("bytes:{}", shown(&bytes)) }
-            };
-            let chosen = (name(token.id), logprobs.logprob.max(LOWEST));
-            let mut top: Vec<_> = logprobs.top.iter().map(|&(id, logprob)| (name(id), logprob.max(LOWEST))).collect();
-            // Two ids of one text would be one key twice.
-            let mut seen = std::collections::HashSet::new();
-            top.retain(|(name, _)| seen.insert(name.clone()));
-            if !seen.contains(&chosen.0) {
-                top.push(chosen.clone());
+        shape.extend(tokens, vocabulary, offset);
+        shape
+    }
+
+    /// Of a prompt that the answer begins with. `prompt` are the ids, `found` what was asked about each; special tokens
+    /// count for the offsets where `shows_specials`, as they do in a text that was given.
+    pub fn of_prompt(
+        prompt: &[u32],
+        found: &[Option<PromptToken>],
+        shows_specials: bool,
+        vocabulary: &dyn Vocabulary,
+        offset: &mut usize,
+    ) -> Self {
+        let mut shape = Self::default();
+        for (i, &id) in prompt.iter().enumerate() {
+            match found.get(i).and_then(Option::as_ref) {
+                Some(token) => shape.push(id, token.logprob, &token.top, vocabulary, *offset),
+                None => {
+                    shape.tokens.push(name(id, vocabulary));
+                    shape.token_logprobs.push(None);
+                    shape.top_logprobs.push(None);
+                    shape.text_offset.push(*offset);
+                }
             }
-            shape.tokens.push(chosen.0);
-            shape.token_logprobs.push(chosen.1);
-            shape.top_logprobs.push(ByToken(top));
-            shape.text_offset.push(*offset);
-            if !vocabulary.is_special(token.id) {
-                *offset += characters_begun(&vocabulary.token_bytes(token.id));
+            if shows_specials || !vocabulary.is_special(id) {
+                *offset += characters_begun(&vocabulary.token_bytes(id));
             }
         }
         shape
     }
+
+    /// Adds `tokens`, as [`Self::new`].
+    pub fn extend(&mut self, tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) {
+        for token in tokens {
+            let Some(logprobs) = &token.logprobs else { continue };
+            self.push(token.id, logprobs.logprob, &logprobs.top, vocabulary, *offset);
+            if !vocabulary.is_special(token.id) {
+                *offset += characters_begun(&vocabulary.token_bytes(token.id));
+            }
+        }
+    }
+
+    fn push(&mut self, id: u32, logprob: f32, top: &[(u32, f32)], vocabulary: &dyn Vocabulary, offset: usize) {
+        let chosen = (name(id, vocabulary), logprob.max(LOWEST));
+        let mut top: Vec<_> = top.iter().map(|&(id, logprob)| (name(id, vocabulary), logprob.max(LOWEST))).collect();
+        // Two ids of one text would be one key twice.
+        let mut seen = std::collections::HashSet::new();
+        top.retain(|(name, _)| seen.insert(name.clone()));
+        if !seen.contains(&chosen.0) {
+            top.push(chosen.clone());
+        }
+        self.tokens.push(chosen.0);
+        self.token_logprobs.push(Some(chosen.1));
+        self.top_logprobs.push(Some(ByToken(top)));
+        self.text_offset.push(offset);
+    }
+}
+
+fn name(id: u32, vocabulary: &dyn Vocabulary) -> String {
+    let bytes = vocabulary.token_bytes(id);
+    if std::str::from_utf8(&bytes).is_ok() { shown(&bytes) } else { format!("bytes:{}", shown(&bytes)) }
+}
+
+/// A prompt's log-probabilities in vLLM's shape: for each token but the first, `{id: {logprob, rank, decoded_token}}` of the
+/// token itself and of the best in its place.
+pub type PromptLogprobs = Vec<Option<BTreeMap<u32, Ranked>>>;
+
+/// One token's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ranked {
+    logprob: f32,
+    /// From 1 on.
+    rank: usize,
+    decoded_token: String,
+}
+
+/// `found` in vLLM's shape.
+pub fn prompt_logprobs(found: &[Option<PromptToken>], vocabulary: &dyn Vocabulary) -> PromptLogprobs {
+    let ranked = |id: u32, logprob: f32, rank: usize| {
+        (id, Ranked { logprob: logprob.max(LOWEST), rank, decoded_token: shown(&vocabulary.token_bytes(id)) })
+    };
+    let one = |token: &PromptToken| {
+        let best = token.top.iter().enumerate().map(|(i, &(id, logprob))| ranked(id, logprob, i + 1));
+        best.chain([ranked(token.id, token.logprob, token.rank + 1)]).collect()
+    };
+    found.iter().map(|token| token.as_ref().map(one)).collect()
 }
 
 /// A token as text; one that is only a part of a character as its bytes, `\xe4\xbd`, which is how OpenAI writes it.

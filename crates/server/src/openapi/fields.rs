@@ -19,6 +19,18 @@ pub fn sampling() -> Value {
     })
 }
 
+/// What a chat or a completion may ask about its prompt.
+pub fn about_prompt() -> Value {
+    json!({
+        "prompt_logprobs": integer(
+            0,
+            20,
+            "List the log-probability of each of the prompt's tokens and this many of the likeliest in its place. Not with `stream`.",
+        ),
+        "return_routing": flag("List the experts that each token took, by layer."),
+    })
+}
+
 /// Which model, how sampled, how long, how sent: OpenAI's chats and completions.
 pub fn generation() -> Value {
     let ours = json!({

@@ -3,6 +3,7 @@
 //! Bodies are read by hand, so the document is written by hand too; that it knows every route and that its examples are
 //! answered is tested.
 
+mod about_prompts;
 mod fields;
 mod openai;
 mod others;
@@ -76,8 +77,13 @@ impl Operation {
 }
 
 fn operations() -> Vec<Operation> {
-    let groups: [Vec<Operation>; 4] =
-        [openai::operations(), responses::operations(), tokens::operations(), others::operations()];
+    let groups = [
+        openai::operations(),
+        responses::operations(),
+        about_prompts::operations(),
+        tokens::operations(),
+        others::operations(),
+    ];
     groups.into_iter().flatten().collect()
 }
 

@@ -51,7 +51,7 @@ fn chat() -> Operation {
     let user = json!([{"role": "user", "content": "Hello"}]);
     Operation {
         description: "OpenAI's chat completions. The model's own chat template makes the prompt.",
-        request: Some(object(&["messages"], with(more, fields::generation()))),
+        request: Some(object(&["messages"], with(with(more, fields::generation()), fields::about_prompt()))),
         examples: vec![
             ("plain", json!({"messages": user, "max_tokens": 8})),
             (
@@ -82,7 +82,7 @@ fn completions() -> Operation {
             ],
         },
         "echo": flag("The answer begins with its prompt."),
-        "logprobs": integer(0, 5, "List each token's log-probability and this many of the likeliest tokens."),
+        "logprobs": integer(0, 5, "List each token's log-probability and this many of the likeliest; with `echo` the prompt's too."),
         "best_of": integer(1, 16, "No other number than `n`."),
     });
     let logprobs = json!({
@@ -103,12 +103,13 @@ fn completions() -> Operation {
         "finish_reason": a("string"),
     }));
     Operation {
-        description: "OpenAI's completions. 16 tokens where `max_tokens` is left out.",
-        request: Some(object(&["prompt"], with(more, fields::generation()))),
+        description: "OpenAI's completions. 16 tokens where `max_tokens` is left out; it may be 0 where something is asked about the prompt.",
+        request: Some(object(&["prompt"], with(with(more, fields::generation()), fields::about_prompt()))),
         examples: vec![
             ("plain", json!({"prompt": "Once upon", "max_tokens": 8})),
             ("several", json!({"prompt": ["Once", "upon"], "max_tokens": 4, "echo": true})),
             ("token ids", json!({"prompt": [10, 20, 30], "max_tokens": 4, "logprobs": 2})),
+            ("about the prompt", json!({"prompt": "Once upon", "max_tokens": 0, "echo": true, "logprobs": 1})),
         ],
         response: whole("text_completion", choice),
         stream: Some(CHUNKS),

@@ -60,6 +60,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), Api
         prompt_param: "messages",
         generation: request.generation,
         logprobs: request.logprobs,
+        about_prompt: request.about_prompt,
         constraint: None,
     };
     Ok((job, structure, request.tools.is_some()))

@@ -17,7 +17,7 @@ use crate::{
     openai::{
         Head,
         completion_request::{CompletionRequest, DEFAULT_MAX_TOKENS, Prompt},
-        completion_response::{Completion, CompletionChunker, OBJECT},
+        completion_response::{Completion, CompletionChunker, Echoed, Listed, OBJECT},
     },
     sse,
 };
@@ -26,38 +26,44 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
-    let (mut job, echoed) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    let (mut job, echoed, listed) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
     job.constraint = constraints::compile(&app, job.generation.structure.take()).await?;
     let choices = job.submit(&app, Some(DEFAULT_MAX_TOKENS))?;
     let count = job.choices();
-    let logprobs = job.logprobs.is_some();
     let n = job.generation.n;
     let head = Head::new("cmpl", OBJECT, job.model);
     match job.generation.stream {
         Some(options) => {
-            let chunker = CompletionChunker::new(app, head, count, n, echoed, logprobs, options.include_usage);
+            let chunker = CompletionChunker::new(app, head, count, n, echoed, listed.logprobs, options.include_usage);
             Ok(sse::response(choices, chunker, n, options))
         }
         None => {
             let answers = collect(choices, count).await?;
-            let completion = Completion::new(head, answers, n, &echoed, logprobs, &*app.backend);
+            let completion = Completion::new(head, answers, n, &echoed, listed, &*app.backend);
             Ok(Json(completion).into_response())
         }
     }
 }
 
-/// The job, and the prompts' texts where the answers are to begin with them.
-fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<String>), ApiError> {
+/// The job, the prompts where the answers are to begin with them, and what is listed.
+fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiError> {
     let request = CompletionRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
     let prompts = request.prompts.iter().map(|prompt| match prompt {
         Prompt::Text(text) => app.backend.encode_text(text),
         Prompt::Ids(ids) => ids.clone(),
     });
-    let prompts = prompts.collect();
-    let echoed = request.prompts.into_iter().filter(|_| request.echo).map(|prompt| match prompt {
-        Prompt::Text(text) => text,
-        Prompt::Ids(ids) => app.backend.decode(&ids),
+    let prompts: Vec<Vec<u32>> = prompts.collect();
+    let listed =
+        Listed { logprobs: request.logprobs.is_some(), prompt_logprobs: request.about_prompt.logprobs.is_some() };
+    let mut about_prompt = request.about_prompt;
+    if request.echo {
+        about_prompt.logprobs = about_prompt.logprobs.max(request.logprobs);
+    }
+    let both = request.prompts.into_iter().zip(&prompts).filter(|_| request.echo);
+    let echoed = both.map(|(prompt, ids)| match prompt {
+        Prompt::Text(text) => Echoed { text, ids: ids.clone(), is_given: true },
+        Prompt::Ids(_) => Echoed { text: app.backend.decode(ids), ids: ids.clone(), is_given: false },
     });
     let echoed = echoed.collect();
     let job = Job {
@@ -66,7 +72,8 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<String>), ApiError> {
         prompt_param: "prompt",
         generation: request.generation,
         logprobs: request.logprobs,
+        about_prompt,
         constraint: None,
     };
-    Ok((job, echoed))
+    Ok((job, echoed, listed))
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     body, constraints, conversation,
     error::ApiError,
-    openai::{fields::Fields, structured::Structure},
+    openai::{fields::Fields, generation::AboutPrompt, structured::Structure},
     sse,
 };
 
@@ -54,6 +54,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>), ApiError>
         prompt_param: "messages",
         generation: request.generation,
         logprobs: None,
+        about_prompt: AboutPrompt::default(),
         constraint: None,
     };
     Ok((job, structure))

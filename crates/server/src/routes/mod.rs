@@ -3,9 +3,11 @@
 mod chat;
 mod completions;
 mod documents;
+mod embeddings;
 mod messages;
 mod models;
 mod responses;
+mod score;
 mod status;
 mod tokens;
 
@@ -21,7 +23,13 @@ use dots_engine::{Request, constraint::Constraint};
 use tokio::sync::Semaphore;
 
 use crate::{
-    App, answer::Choices, anthropic, auth, cors, drain, error::ApiError, openai::Generation, page, track, words::Words,
+    App,
+    answer::Choices,
+    anthropic, auth, cors, drain,
+    error::ApiError,
+    openai::generation::{AboutPrompt, Generation},
+    page, track,
+    words::Words,
 };
 
 /// Requests at least this long are parsed and tokenised on a thread of their own: a small one takes less time than the
@@ -39,6 +47,8 @@ pub fn router(app: Arc<App>) -> Router {
     let behind_the_key = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/embeddings", post(embeddings::create))
+        .route("/v1/score", post(score::create))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/tokenizer_info", get(tokens::info))
@@ -99,6 +109,7 @@ struct Job {
     prompt_param: &'static str,
     generation: Generation,
     logprobs: Option<usize>,
+    about_prompt: AboutPrompt,
     /// What every answer must look like.
     constraint: Option<Constraint>,
 }
@@ -134,6 +145,8 @@ impl Job {
                     show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
                     constraint: self.constraint.clone(),
+                    prompt_logprobs: self.about_prompt.logprobs,
+                    return_routing: self.about_prompt.routing,
                     ..Request::default()
                 };
                 let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;

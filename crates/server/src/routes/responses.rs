@@ -19,6 +19,7 @@ use crate::{
     conversation::{self, Ending},
     error::ApiError,
     openai::{
+        generation::AboutPrompt,
         logprobs::ChatLogprobs,
         responses::{
             object::{OutputMessage, OutputText, Response},
@@ -94,6 +95,7 @@ fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -
         prompt_param: "input",
         generation: request.generation,
         logprobs: request.logprobs,
+        about_prompt: AboutPrompt::default(),
         constraint: None,
     };
     Ok(Prepared { job, structure, response, conversation: request.store.then_some(said) })
