@@ -106,6 +106,16 @@ def test_a_streamed_answer_parses_into_its_class():
     assert streamed.parsed == whole.parsed and streamed.content == whole.content
 
 
+def test_a_response_parses_into_its_class():
+    settings = {"model": suite.MODEL, "input": "Hello", "max_output_tokens": 700, "extra_body": {"logit_bias": CLOSE, "seed": 2}}
+    response = client.responses.parse(text_format=Answer, **settings)
+    assert response.status == "completed" and isinstance(response.output_parsed, Answer), response
+    with client.responses.stream(text_format=Answer, **settings) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_parsed == response.output_parsed
+
+
 def test_any_object():
     ended = 0
     for seed in range(8):

@@ -361,6 +361,9 @@ pub enum Failure {
     /// The engine stopped.
     #[error("the engine has stopped")]
     Stopped,
+    /// Its form grew beyond its bounds.
+    #[error("the answer's form: {0}")]
+    Form(String),
     /// The executor could not compute it.
     #[error("{0}")]
     Step(String),

@@ -375,7 +375,7 @@ impl Sequence {
         let is_complete = match &mut self.constraint {
             Some(constraint) if !ends_turn => match constraint.accept(id) {
                 Ok(is_complete) => is_complete,
-                Err(reason) => return self.fail(Failure::Step(format!("the answer's form: {reason}"))),
+                Err(reason) => return self.fail(Failure::Form(reason)),
             },
             _ => false,
         };

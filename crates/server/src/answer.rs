@@ -95,6 +95,7 @@ pub fn failed(failure: &Failure) -> ApiError {
     match failure {
         Failure::Deadline => return ApiError::deadline(),
         Failure::Stopped => return ApiError::stopping(),
+        Failure::Form(reason) => return ApiError::form_failed(reason),
         Failure::Step(_) => {}
     }
     tracing::error!(%failure, "a generation failed");

@@ -183,6 +183,12 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
     }
 
+    /// 400 for a form that grew beyond its bounds while it was used.
+    pub fn form_failed(reason: &str) -> Self {
+        Self::bad_request(format!("The answer could not be held to its form any further: {reason}"))
+            .code("invalid_value")
+    }
+
     /// What the engine refused. `prompt_param` is the field that held the prompt.
     pub fn refused(error: &SubmitError, prompt_param: &'static str) -> Self {
         let message = error.to_string();

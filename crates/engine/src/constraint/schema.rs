@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-/// White space between two tokens of JSON. Bounded: a model that has lost its way writes line breaks until its tokens end.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+/// White space between two tokens of JSON: a space, or a line's end and an indentation, which is what models write. Bounded,
+/// since one that has lost its way writes white space until its tokens end.
+const WHITE_SPACE: &str = r"\x20|\x0A(\x20{0,24}|\x09{0,8})";
 
 /// Formats that are enforced. JSON Schema has others, and users theirs; those say something about a value without
 /// restricting it, which the standard calls an annotation.

@@ -10,6 +10,7 @@ use crate::{
         Generation,
         fields::{Fields, wrong_type},
         generation::{MAX_STOP, bounded, refuse_entries},
+        structured::output_format,
     },
 };
 
@@ -55,7 +56,16 @@ impl MessageRequest {
         fields.number("temperature", 0.0..=1.0)?;
         fields.integer("top_k", 0..=i64::MAX)?;
         refuse_what_is_not_here(fields)?;
-        let generation = Generation::parse(Fields::new(&shared(fields, body)?), defaults)?;
+        let mut generation = Generation::parse(Fields::new(&shared(fields, body)?), defaults)?;
+        if let Some(value) = fields.get("output_format") {
+            output_format(Fields::nested(value, "output_format.")?)?.join(&mut generation.structure)?;
+        }
+        // How much effort an answer is worth is for the model to weigh, and this one has one way to answer.
+        if let Some(value) = fields.get("output_config")
+            && let Some(value) = Fields::nested(value, "output_config.")?.get("format")
+        {
+            output_format(Fields::nested(value, "output_config.format.")?)?.join(&mut generation.structure)?;
+        }
         Ok(Self { conversation, generation })
     }
 }
@@ -91,20 +101,12 @@ fn shared(fields: Fields<'_>, body: &Map<String, Value>) -> Result<Map<String, V
 /// What would change the answer and cannot: an answer that left it out would look like one that kept to it.
 fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
     refuse_entries(fields, "mcp_servers", "a tool server")?;
-    for (name, what) in [
-        ("container", "running code"),
-        ("context_management", "changing the conversation on the server"),
-        ("output_format", "structured output"),
-    ] {
+    for (name, what) in
+        [("container", "running code"), ("context_management", "changing the conversation on the server")]
+    {
         if fields.get(name).is_some() {
             return Err(ApiError::unsupported(name, what));
         }
-    }
-    // How much effort an answer is worth is for the model to weigh, and this one has one way to answer.
-    if let Some(value) = fields.get("output_config")
-        && Fields::nested(value, "output_config.")?.get("format").is_some()
-    {
-        return Err(ApiError::unsupported("output_config.format", "structured output"));
     }
     if let Some(value) = fields.get("thinking") {
         match Fields::nested(value, "thinking.")?.string("type")? {
@@ -309,8 +311,15 @@ mod tests {
             (hello(json!({"container": "c"})), "container"),
             (hello(json!({"context_management": {}})), "context_management"),
             (hello(json!({"output_config": "x"})), "output_config"),
-            (hello(json!({"output_config": {"format": {"type": "json_schema"}}})), "output_config.format"),
-            (hello(json!({"output_format": {}})), "output_format"),
+            (hello(json!({"output_config": {"format": {"type": "json_schema"}}})), "output_config.format.schema"),
+            (hello(json!({"output_config": {"format": "json"}})), "output_config.format"),
+            (hello(json!({"output_format": {}})), "output_format.type"),
+            (hello(json!({"output_format": {"type": "json_object"}})), "output_format.type"),
+            (hello(json!({"output_format": {"type": "json_schema", "schema": []}})), "output_format.schema"),
+            (
+                hello(json!({"output_format": {"type": "json_schema", "schema": {}}, "guided_regex": "a"})),
+                "output_format.schema",
+            ),
         ];
         for (body, param) in cases {
             let error = parse(body.clone()).expect_err(&body.to_string());

@@ -48,13 +48,19 @@ impl Structure {
             return Err(ApiError::unsupported("guided_whitespace_pattern", "white space of the client's choice"));
         }
         for structure in named.into_iter().flatten() {
-            if let Some(first) = &found {
-                let message = format!("'{}' and '{}' exclude each other.", first.param, structure.param);
-                return Err(ApiError::invalid(structure.param, "invalid_value", message));
-            }
-            found = Some(structure);
+            structure.join(&mut found)?;
         }
         Ok(found)
+    }
+
+    /// Becomes the form of an answer that has none yet.
+    pub fn join(self, found: &mut Option<Self>) -> Result<(), ApiError> {
+        if let Some(first) = found {
+            let message = format!("'{}' and '{}' exclude each other.", first.param, self.param);
+            return Err(ApiError::invalid(self.param, "invalid_value", message));
+        }
+        *found = Some(self);
+        Ok(())
     }
 }
 
@@ -62,35 +68,64 @@ impl Structure {
 fn response_format(fields: Fields<'_>) -> Result<Option<Structure>, ApiError> {
     let Some(value) = fields.get("response_format") else { return Ok(None) };
     let format = Fields::nested(value, "response_format.")?;
-    let json = |schema, param: &str| Some(Structure::json(schema, true, param.to_owned()));
     match format.string("type")? {
         None => Err(ApiError::missing("response_format.type")),
         Some("text") => Ok(None),
-        Some("json_object") => Ok(json(any_object(), "response_format")),
+        Some("json_object") => Ok(Some(Structure::json(any_object(), true, "response_format".to_owned()))),
         Some("json_schema") => {
             let inner = Fields::nested(format.required("json_schema")?, "response_format.json_schema.")?;
-            let name = inner.string("name")?.ok_or_else(|| ApiError::missing(&inner.param("name")))?;
-            check_name(name, &inner.param("name"))?;
-            // Every schema is kept to, as `strict` asks.
-            inner.boolean("strict")?;
-            inner.string("description")?;
-            let param = inner.param("schema");
-            let schema = inner.required("schema")?;
-            match schema {
-                Value::Object(_) => Ok(json(schema.clone(), &param)),
-                other => Err(wrong_type(&param, "an object", other)),
-            }
+            named_schema(inner).map(Some)
         }
         Some("structural_tag") => Err(ApiError::unsupported("response_format.type", "a structural tag")),
-        Some(other) => Err(ApiError::invalid(
-            "response_format.type",
-            "invalid_value",
-            format!(
-                "Invalid value: '{}'. Supported values are: 'text', 'json_object', and 'json_schema'.",
-                quoted(other)
-            ),
-        )),
+        Some(other) => Err(wrong_format("response_format.type", other, "'text', 'json_object' or 'json_schema'")),
     }
+}
+
+/// A schema with a name, as OpenAI's requests have it.
+fn named_schema(fields: Fields<'_>) -> Result<Structure, ApiError> {
+    let name = fields.string("name")?.ok_or_else(|| ApiError::missing(&fields.param("name")))?;
+    check_name(name, &fields.param("name"))?;
+    // Every schema is kept to, as `strict` asks.
+    fields.boolean("strict")?;
+    fields.string("description")?;
+    only_schema(fields)
+}
+
+fn only_schema(fields: Fields<'_>) -> Result<Structure, ApiError> {
+    let param = fields.param("schema");
+    match fields.required("schema")? {
+        schema @ Value::Object(_) => Ok(Structure::json(schema.clone(), true, param)),
+        other => Err(wrong_type(&param, "an object", other)),
+    }
+}
+
+/// `text.format` of a request for a response.
+pub fn text_format(format: Fields<'_>) -> Result<Option<Structure>, ApiError> {
+    let param = format.param("type");
+    match format.string("type")? {
+        None => Err(ApiError::missing(&param)),
+        Some("text") => Ok(None),
+        Some("json_object") => {
+            Ok(Some(Structure::json(any_object(), true, param.trim_end_matches(".type").to_owned())))
+        }
+        Some("json_schema") => named_schema(format).map(Some),
+        Some(other) => Err(wrong_format(&param, other, "'text', 'json_object' or 'json_schema'")),
+    }
+}
+
+/// The format of an Anthropic message.
+pub fn output_format(format: Fields<'_>) -> Result<Structure, ApiError> {
+    let param = format.param("type");
+    match format.string("type")? {
+        None => Err(ApiError::missing(&param)),
+        Some("json_schema") => only_schema(format),
+        Some(other) => Err(wrong_format(&param, other, "'json_schema'")),
+    }
+}
+
+fn wrong_format(param: &str, found: &str, known: &str) -> ApiError {
+    let message = format!("'{param}': expected {known}, found '{}'.", quoted(found));
+    ApiError::invalid(param, "invalid_value", message)
 }
 
 /// vLLM's object with one of `json`, `regex`, `choice`, `grammar` and `json_object`.

@@ -122,3 +122,26 @@ fn a_form_that_cannot_be_compiled_is_the_clients_fault() {
     let (status, _) = server.post("/v1/chat/completions", chat("hi", format(json!({"type": "object"}))));
     assert_eq!(status, 200);
 }
+
+#[test]
+fn each_api_names_its_own_field() {
+    let server = Server::start(None);
+    let wrong = json!({"type": "strange"});
+    let format = json!({"type": "json_schema", "name": "x", "schema": wrong});
+    let body = json!({"input": "hi", "text": {"format": format}});
+    let (status, answer) = server.post("/v1/responses", body);
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("text.format.schema")), "{answer}");
+    let format = json!({"type": "json_schema", "name": "x", "schema": {"type": "object"}});
+    let (status, answer) = server.post("/v1/responses", json!({"input": "hi", "text": {"format": format}}));
+    assert_eq!((status, &answer["text"]["format"]), (200, &format), "{answer}");
+
+    let message = |schema: Value| {
+        let said = json!([{"role": "user", "content": "hi"}]);
+        json!({"messages": said, "max_tokens": 4, "output_config": {"format": {"type": "json_schema", "schema": schema}}})
+    };
+    let (status, answer) = server.post("/v1/messages", message(wrong));
+    assert_eq!((status, &answer["error"]["type"]), (400, &json!("invalid_request_error")), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("output_config.format.schema"), "{answer}");
+    let (status, answer) = server.post("/v1/messages", message(json!({"type": "object"})));
+    assert_eq!(status, 200, "{answer}");
+}

@@ -104,7 +104,7 @@ impl Response {
             service_tier: "default",
             store: request.store,
             temperature: sampling.temperature,
-            text: json!({"format": {"type": "text"}}),
+            text: json!({"format": request.format}),
             tool_choice: "auto",
             tools: [],
             top_logprobs: request.logprobs.unwrap_or(0),

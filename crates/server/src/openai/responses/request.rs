@@ -1,7 +1,7 @@
 //! The body of `POST /v1/responses`.
 
 use dots_model::{checkpoint::GenerationDefaults, template::Message};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::input;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         Generation,
         fields::{Fields, wrong_type},
         generation::refuse_entries,
+        structured::text_format,
     },
 };
 
@@ -72,6 +73,8 @@ pub struct ResponseRequest {
     pub parallel_tool_calls: bool,
     /// With `Some(n)`: each token's log-probability and the `n` best.
     pub logprobs: Option<usize>,
+    /// `text.format` as the request said, for the answer to repeat.
+    pub format: Value,
     /// All else.
     pub generation: Generation,
 }
@@ -90,7 +93,18 @@ impl ResponseRequest {
         if let Some(tokens) = max_output_tokens {
             shared.insert("max_tokens".to_owned(), tokens.into());
         }
+        let mut generation = Generation::parse(Fields::new(&shared), defaults)?;
+        let format = match fields.get("text") {
+            Some(text) => Fields::nested(text, "text.")?.get("format").cloned(),
+            None => None,
+        };
+        if let Some(format) = &format
+            && let Some(structure) = text_format(Fields::nested(format, "text.format.")?)?
+        {
+            structure.join(&mut generation.structure)?;
+        }
         Ok(Self {
+            format: format.unwrap_or_else(|| json!({"type": "text"})),
             input: input::messages(fields.required("input")?)?,
             instructions: fields.string("instructions")?.map(str::to_owned),
             previous_response_id: fields.string("previous_response_id")?.map(str::to_owned),
@@ -100,7 +114,7 @@ impl ResponseRequest {
             user: fields.string("user")?.map(str::to_owned),
             parallel_tool_calls: fields.boolean("parallel_tool_calls")?.unwrap_or(true),
             logprobs: logprobs(fields)?,
-            generation: Generation::parse(Fields::new(&shared), defaults)?,
+            generation,
         })
     }
 }
@@ -179,13 +193,6 @@ fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
     }
     if let Some(value) = fields.get("text") {
         let text = Fields::nested(value, "text.")?;
-        if let Some(format) = text.get("format") {
-            match Fields::nested(format, "text.format.")?.string("type")? {
-                None => return Err(ApiError::missing("text.format.type")),
-                Some("text") => {}
-                Some(_) => return Err(ApiError::unsupported("text.format", "any format but 'text'")),
-            }
-        }
         if text.string("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
             return Err(ApiError::unsupported("text.verbosity", "any verbosity but 'medium'"));
         }
@@ -243,7 +250,16 @@ mod tests {
             (json!({"reasoning": 1}), "reasoning"),
             (json!({"text": "x"}), "text"),
             (json!({"text": {"format": {}}}), "text.format.type"),
-            (json!({"text": {"format": {"type": "json_object"}}}), "text.format"),
+            (json!({"text": {"format": {"type": "xml"}}}), "text.format.type"),
+            (json!({"text": {"format": {"type": "json_schema"}}}), "text.format.name"),
+            (json!({"text": {"format": {"type": "json_schema", "name": "a b"}}}), "text.format.name"),
+            (json!({"text": {"format": {"type": "json_schema", "name": "a"}}}), "text.format.schema"),
+            (json!({"text": {"format": {"type": "json_schema", "name": "a", "schema": 1}}}), "text.format.schema"),
+            (
+                json!({"text": {"format": {"type": "json_schema", "name": "a", "schema": {}, "strict": 1}}}),
+                "text.format.strict",
+            ),
+            (json!({"text": {"format": {"type": "json_object"}}, "guided_regex": "a"}), "text.format"),
             (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
         ];
         for (extra, param) in cases {
