@@ -57,7 +57,7 @@ struct Chat {
     running: Running,
     template: ChatTemplate,
     sampling: SamplingArgs,
-    breakers: Arc<Breakers>,
+    breakers: Option<Arc<Breakers>>,
     transcript: Transcript,
     runtime: Runtime,
     interactive: bool,
@@ -173,7 +173,7 @@ impl Chat {
             );
         }
         let mut sampling = self.sampling.over(&running.checkpoint.generation);
-        sampling.dry.breakers = Arc::clone(&self.breakers);
+        sampling.dry.breakers = self.breakers.clone();
         let request = Request {
             prompt,
             sampling,

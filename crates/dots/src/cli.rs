@@ -539,13 +539,10 @@ impl SamplingArgs {
     }
 
     /// What no repetition reaches across.
-    pub fn breakers(&self, tokenizer: &Tokenizer) -> Arc<Breakers> {
-        if self.dry_multiplier.is_none_or(|multiplier| multiplier == 0.0) {
-            return Arc::default();
-        }
+    pub fn breakers(&self, tokenizer: &Arc<Tokenizer>) -> Option<Arc<Breakers>> {
         let texts = self.dry_sequence_breaker.iter().map(String::as_str);
         let defaults = DEFAULT_BREAKERS.into_iter().filter(|_| self.dry_sequence_breaker.is_empty());
-        Arc::new(Breakers::of_texts(texts.chain(defaults), tokenizer))
+        self.dry_multiplier.map(|_| Arc::new(Breakers::new(texts.chain(defaults), Arc::clone(tokenizer) as _)))
     }
 }
 
@@ -697,6 +694,17 @@ mod tests {
         assert_eq!(SamplingArgs::default().over(&defaults).temperature, 0.0);
         let user = SamplingArgs { temperature: Some(0.3), ..Default::default() };
         assert_eq!(user.over(&defaults).temperature, 0.3);
+    }
+
+    #[test]
+    fn what_is_typed_reaches_the_sampler() {
+        let typed = "dots complete m text --typical-p 0.9 --xtc-probability 0.5 --xtc-threshold 0.2 --dry-multiplier 0.8 \
+                     --dry-base 2 --dry-allowed-length 3 --dry-penalty-last-n 512";
+        let Some(Command::Complete(args)) = Cli::parse_from(typed.split_whitespace()).command else { panic!() };
+        let SamplingParams { typical_p, xtc_probability, xtc_threshold, dry, .. } =
+            args.sampling.over(&GenerationDefaults::default());
+        assert_eq!((typical_p, xtc_probability, xtc_threshold), (0.9, 0.5, 0.2));
+        assert_eq!((dry.multiplier, dry.base, dry.allowed_length, dry.penalty_last_n), (0.8, 2.0, 3, 512));
     }
 
     #[test]

@@ -18,22 +18,23 @@ pub struct Dry {
     pub allowed_length: usize,
     /// How many tokens back repetitions are looked for, in prompt and answer; 0 is off.
     pub penalty_last_n: usize,
-    /// What no repetition reaches across.
-    pub breakers: Arc<Breakers>,
+    /// What no repetition reaches across; `None` is nothing.
+    pub breakers: Option<Arc<Breakers>>,
 }
 
 impl Default for Dry {
     /// Off, and else as llama.cpp's server has it.
     fn default() -> Self {
-        Self { multiplier: 0.0, base: 1.75, allowed_length: 2, penalty_last_n: 64, breakers: Default::default() }
+        Self { multiplier: 0.0, base: 1.75, allowed_length: 2, penalty_last_n: 64, breakers: None }
     }
 }
 
 /// Scratch memory of [`Dry::charge`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
-    matched: Vec<usize>,
-    longest: Vec<(u32, usize)>,
+    text: Vec<u8>,
+    matched: Vec<u32>,
+    longest: Vec<(u32, u32)>,
 }
 
 impl Dry {
@@ -49,24 +50,27 @@ impl Dry {
             return;
         }
         let tokens = &tokens[tokens.len().saturating_sub(self.penalty_last_n)..];
-        let limit = self.breakers.tokens_since_last(tokens);
+        let limit = match &self.breakers {
+            Some(breakers) => breakers.tokens_since_last(tokens, &mut scratch.text),
+            None => tokens.len(),
+        };
         if limit < self.allowed_length || tokens.len() <= self.allowed_length {
             return;
         }
         match_with_end(tokens, &mut scratch.matched);
         scratch.longest.clear();
         for (back, &matched) in scratch.matched.iter().enumerate().skip(1) {
-            let matched = matched.min(limit);
+            let matched = (matched as usize).min(limit);
             if matched >= self.allowed_length {
-                scratch.longest.push((tokens[tokens.len() - back], matched));
+                scratch.longest.push((tokens[tokens.len() - back], matched as u32));
             }
         }
         scratch.longest.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         scratch.longest.dedup_by_key(|&mut (id, _)| id);
         for &(id, matched) in &scratch.longest {
-            if !self.breakers.has_single(id) {
+            if !self.breakers.as_ref().is_some_and(|breakers| breakers.are_in(id)) {
                 // As much as a number can be is enough to never be chosen, and keeps the logit a number.
-                let exponent = (matched - self.allowed_length).min(i32::MAX as usize) as i32;
+                let exponent = (matched as usize - self.allowed_length).min(i32::MAX as usize) as i32;
                 bias.push((id, -(self.multiplier * self.base.powi(exponent)).min(f32::MAX)));
             }
         }
@@ -75,15 +79,15 @@ impl Dry {
 
 /// `matched[k]`: how many tokens up to the `k`th from the end, that one included, are those that `tokens` end with
 /// (`matched[0]` is all). By the Z-algorithm, from the end: linear.
-fn match_with_end(tokens: &[u32], matched: &mut Vec<usize>) {
+fn match_with_end(tokens: &[u32], matched: &mut Vec<u32>) {
     let count = tokens.len();
     let from_end = |index: usize| tokens[count - 1 - index];
     matched.clear();
-    matched.resize(count, count);
+    matched.resize(count, count as u32);
     // The match that reaches furthest: tokens `start..end` from the end are those at `0..end - start`.
     let (mut start, mut end) = (0, 0);
     for k in 1..count {
-        let known = if k < end { matched[k - start].min(end - k) } else { 0 };
+        let known = if k < end { (matched[k - start] as usize).min(end - k) } else { 0 };
         let mut length = known;
         if k + known >= end {
             while k + length < count && from_end(length) == from_end(k + length) {
@@ -91,7 +95,7 @@ fn match_with_end(tokens: &[u32], matched: &mut Vec<usize>) {
             }
             (start, end) = (k, k + length);
         }
-        matched[k] = length;
+        matched[k] = length as u32;
     }
 }
 
@@ -100,6 +104,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::breakers::tests::Words;
+
+    /// Each digit is a token.
+    const DIGITS: Words = Words(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 
     fn charged(dry: &Dry, tokens: &[u32]) -> Vec<(u32, f32)> {
         let mut bias = Vec::new();
@@ -107,8 +115,8 @@ mod tests {
         bias
     }
 
-    fn dry(breakers: &[&[u32]]) -> Dry {
-        let breakers = Breakers::new(breakers.iter().map(|breaker| breaker.to_vec()).collect()).into();
+    fn dry(breakers: &[&str]) -> Dry {
+        let breakers = Some(Arc::new(Breakers::new(breakers.iter().copied(), Arc::new(DIGITS))));
         Dry { multiplier: 1.0, base: 2.0, allowed_length: 1, penalty_last_n: 100, breakers }
     }
 
@@ -139,15 +147,15 @@ mod tests {
     fn no_repetition_reaches_across_a_breaker_and_no_breaker_pays() {
         let tokens = [1, 2, 3, 4, 1, 2, 3];
         assert_eq!(charged(&dry(&[]), &tokens), [(4, -4.0)]);
-        assert_eq!(charged(&dry(&[&[1]]), &tokens), [(4, -2.0)]);
-        assert_eq!(charged(&dry(&[&[2]]), &tokens), [(4, -1.0)]);
-        assert_eq!(charged(&dry(&[&[1, 2]]), &tokens), [(4, -1.0)]);
-        assert_eq!(charged(&dry(&[&[1], &[1, 2]]), &tokens), [(4, -1.0)]);
-        assert_eq!(charged(&dry(&[&[1, 9]]), &tokens), [(4, -4.0)]);
-        assert_eq!(charged(&dry(&[&[3, 9]]), &tokens), [(4, -4.0)], "it is not whole");
-        assert_eq!(charged(&dry(&[&[3]]), &tokens), []);
-        assert_eq!(charged(&dry(&[&[4]]), &tokens), []);
-        assert_eq!(charged(&dry(&[&[4, 4]]), &tokens), [(4, -4.0)], "one token of a longer one pays");
+        assert_eq!(charged(&dry(&["1"]), &tokens), [(4, -2.0)]);
+        assert_eq!(charged(&dry(&["2"]), &tokens), [(4, -1.0)]);
+        assert_eq!(charged(&dry(&["12"]), &tokens), [(4, -1.0)]);
+        assert_eq!(charged(&dry(&["1", "12"]), &tokens), [(4, -1.0)]);
+        assert_eq!(charged(&dry(&["19"]), &tokens), [(4, -4.0)]);
+        assert_eq!(charged(&dry(&["39"]), &tokens), [(4, -4.0)], "it is not whole");
+        assert_eq!(charged(&dry(&["3"]), &tokens), []);
+        assert_eq!(charged(&dry(&["4"]), &tokens), []);
+        assert_eq!(charged(&dry(&["44"]), &tokens), [(4, -4.0)], "one token of a longer one pays");
     }
 
     #[test]
@@ -192,7 +200,8 @@ mod tests {
             penalty_last_n in 0usize..90,
             base in 1.0f32..2.0,
         ) {
-            let shared = Breakers::new(breakers.clone()).into();
+            let texts = breakers.iter().map(|breaker| breaker.iter().map(u32::to_string).collect::<String>());
+            let shared = Some(Arc::new(Breakers::new(texts, Arc::new(DIGITS))));
             let dry = Dry { multiplier: 0.8, base, allowed_length, penalty_last_n, breakers: shared };
             prop_assert_eq!(charged(&dry, &tokens), charged_naively(&dry, &breakers, &tokens));
         }

@@ -30,7 +30,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use breakers::{Breakers, DEFAULT_BREAKERS};
+pub use breakers::{Breakers, DEFAULT_BREAKERS, TokenBytes};
 pub use constraint::{Constraint, Grammars};
 pub use dry::Dry;
 pub use engine::{Engine, EngineOptions, Events, Stats};

@@ -176,6 +176,15 @@ fn a_character_in_pieces_waits_until_it_is_whole() {
 }
 
 #[test]
+fn special_tokens_have_their_text_where_asked() {
+    let tokenizer = golden();
+    let ids = tokenizer.encode("<|userprompt|>hi<|endofuserprompt|>", Specials::Parse);
+    let text = |mut stream: Detokenizer| -> String { ids.iter().map(|&id| stream.push(tokenizer, id)).collect() };
+    assert_eq!(text(Detokenizer::default()), "hi");
+    assert_eq!(text(Detokenizer::with_special_tokens()), "<|userprompt|>hi<|endofuserprompt|>");
+}
+
+#[test]
 fn a_megabyte_of_one_kind_is_encoded_without_loss() {
     let tokenizer = golden();
     for unit in ["a", " ", "\n", "'", "不", "<|"] {

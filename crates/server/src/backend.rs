@@ -48,8 +48,8 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Ids of a text inside a prompt: none before it or after it that stand for no text.
     fn encode_piece(&self, text: &str, specials: Specials) -> Vec<u32>;
 
-    /// Where `texts` stand in tokens, for DRY.
-    fn dry_breakers(&self, texts: &[String]) -> Breakers;
+    /// What finds `texts` in tokens, for DRY.
+    fn dry_breakers(&self, texts: Vec<String>) -> Breakers;
 
     /// Ids of a conversation in which `tools` may be called, special tokens in its contents being text; they end in the
     /// prompt for an answer where `add_generation_prompt`.
@@ -113,8 +113,8 @@ impl Backend for Served {
         ids
     }
 
-    fn dry_breakers(&self, texts: &[String]) -> Breakers {
-        Breakers::of_texts(texts.iter().map(String::as_str), &self.tokenizer)
+    fn dry_breakers(&self, texts: Vec<String>) -> Breakers {
+        Breakers::new(texts, self.tokenizer.clone())
     }
 
     fn encode_chat(

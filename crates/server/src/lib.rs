@@ -47,7 +47,6 @@ use crate::{
     metrics::Metrics,
     observe::Observed,
     openai::responses::store::ResponseStore,
-    words::KeptBreakers,
 };
 pub use crate::{
     cors::Origins,
@@ -77,7 +76,6 @@ pub struct Served {
 struct App {
     options: ServerOptions,
     backend: Box<dyn Backend>,
-    kept_breakers: KeptBreakers,
     metrics: Arc<Metrics>,
     drain: Arc<Drain>,
     /// When the server started, in seconds since 1970.
@@ -93,7 +91,6 @@ impl App {
         Arc::new(Self {
             options,
             backend,
-            kept_breakers: KeptBreakers::default(),
             metrics,
             drain: Arc::default(),
             created: unix_seconds(),

@@ -66,6 +66,15 @@ struct Script {
     prompts_for_answers: bool,
 }
 
+/// A vocabulary in which nothing is found.
+struct NoBytes;
+
+impl dots_engine::TokenBytes for NoBytes {
+    fn token_bytes(&self, _id: u32) -> &[u8] {
+        &[]
+    }
+}
+
 struct Scripted {
     events: VecDeque<Event>,
     endless: bool,
@@ -128,8 +137,8 @@ impl Backend for Script {
         self.encode_text(text)
     }
 
-    fn dry_breakers(&self, texts: &[String]) -> Breakers {
-        Breakers::new(texts.iter().map(|text| self.encode_text(text)).collect())
+    fn dry_breakers(&self, texts: Vec<String>) -> Breakers {
+        Breakers::new(texts, Arc::new(NoBytes))
     }
 
     fn encode_chat(
@@ -451,7 +460,7 @@ fn every_sampling_setting_reaches_the_engine() {
         let SamplingParams { typical_p, xtc_probability, xtc_threshold, dry, bad_words, .. } = request.sampling;
         assert_eq!((typical_p, xtc_probability, xtc_threshold), (0.5, 0.25, 0.125));
         assert_eq!((dry.multiplier, dry.base, dry.allowed_length, dry.penalty_last_n), (0.5, 2.0, 3, 99));
-        assert_eq!(*dry.breakers, Breakers::new(vec![vec![45, 45], vec![10]]));
+        assert_eq!(format!("{:?}", dry.breakers.unwrap()), r#"["--", "\n"]"#);
         // With a space before it the word has more tokens, and its last is forbidden all the same.
         assert_eq!(*bad_words, [vec![110, 111]]);
         assert_eq!((request.stop_token_ids, request.min_tokens), (vec![7], 2));
@@ -459,10 +468,10 @@ fn every_sampling_setting_reaches_the_engine() {
     }
     assert_eq!(server.post("/v1/completions", json!({"prompt": "hi", "dry_multiplier": 1})).0, 200);
     let breakers = last.lock().unwrap().take().unwrap().sampling.dry.breakers;
-    assert_eq!(*breakers, Breakers::new([10, 58, 34, 42].map(|id| vec![id]).to_vec()), "llama.cpp's");
+    assert_eq!(format!("{:?}", breakers.unwrap()), r#"["\n", ":", "\"", "*"]"#, "llama.cpp's");
     assert_eq!(server.post("/v1/completions", json!({"prompt": "hi", "dry_sequence_breakers": ["a"]})).0, 200);
     let breakers = last.lock().unwrap().take().unwrap().sampling.dry.breakers;
-    assert_eq!(*breakers, Breakers::default(), "nothing is looked for where DRY is off");
+    assert_eq!(breakers, None, "nothing is looked for where DRY is off");
 }
 
 #[test]

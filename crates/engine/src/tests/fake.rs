@@ -19,7 +19,7 @@ use dots_model::{
 use futures_core::Stream;
 
 use crate::{
-    Event, Failure, Finish, FinishReason, Stats,
+    Event, Failure, Finish, FinishReason, Stats, TokenBytes,
     engine::{EngineOptions, Events, prepare},
     outstanding::Places,
     penalties::HistoryPenalties,
@@ -83,6 +83,24 @@ impl TextStream for ByteText {
 
     fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.0)).into_owned()
+    }
+}
+
+/// The first 128 ids as bytes.
+pub struct Ascii;
+
+impl TokenBytes for Ascii {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        const BYTES: [u8; 128] = {
+            let mut bytes = [0; 128];
+            let mut id = 0;
+            while id < 128 {
+                bytes[id] = id as u8;
+                id += 1;
+            }
+            bytes
+        };
+        BYTES.get(id as usize..=id as usize).unwrap_or_default()
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use dots_model::executor::{BLOCK_TOKENS, Output};
 use proptest::prelude::*;
 
@@ -186,12 +188,12 @@ fn any_exclusion() -> impl Strategy<Value = SamplingParams> {
         prop_oneof![Just(1.0f32), 0.2f32..1.0],
         prop_oneof![Just(0.0f32), 0.0f32..1.0],
         prop_oneof![Just(0.0f32), 0.0f32..3.0],
-        prop::collection::vec(word.clone(), 0..4),
-        prop::collection::vec(word, 0..3),
+        prop::collection::vec(word, 0..4),
+        prop::collection::vec("[a-z]{1,2}", 0..3),
         (0usize..3, 0usize..100),
     )
         .prop_map(|(typical_p, xtc_probability, multiplier, bad_words, breakers, (allowed_length, last_n))| {
-            let breakers = Breakers::new(breakers).into();
+            let breakers = Some(Arc::new(Breakers::new(breakers, Arc::new(Ascii))));
             let dry = Dry { multiplier, allowed_length, penalty_last_n: last_n, breakers, ..Dry::default() };
             let xtc = SamplingParams { xtc_probability, xtc_threshold: 0.05, ..SamplingParams::default() };
             SamplingParams { typical_p, bad_words: bad_words.into(), dry, ..xtc }

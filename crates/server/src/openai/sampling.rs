@@ -16,7 +16,7 @@ const MAX_LOGIT_BIAS: usize = 1024;
 const MAX_BAD_WORDS: usize = 512;
 /// Most bytes of one of them.
 const MAX_BAD_WORD_BYTES: usize = 256;
-/// Most entries of `dry_sequence_breakers`: each is looked for in the whole vocabulary.
+/// Most entries of `dry_sequence_breakers`.
 const MAX_DRY_BREAKERS: usize = 32;
 /// Most bytes of one of them.
 const MAX_DRY_BREAKER_BYTES: usize = 64;

@@ -122,7 +122,7 @@ impl Job {
 
     /// Queues every choice. Where one is refused, those before it are dropped and so stopped.
     fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
-        let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend, &app.kept_breakers);
+        let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend);
         let mut streams = Vec::with_capacity(self.choices());
         for prompt in &self.prompts {
             // A default never makes a request too long: it takes what room is left.
