@@ -122,7 +122,7 @@ fn errors_are_counted_by_their_kind() {
     assert_eq!(errors, expected);
     assert_eq!(found["requests"][0]["error"]["message"], "the queue is full");
     assert_eq!(found["requests"][4]["error"]["message"], "out of memory");
-    near(&found["requests"][7]["e2e"], 1.0);
+    assert!((1.0..2.0).contains(&found["requests"][7]["e2e"].as_f64().unwrap()), "{}", found["requests"][7]);
 }
 
 #[test]
@@ -144,7 +144,10 @@ fn a_seed_asks_the_same_questions_at_the_same_times() {
     let (first, again, other) = (run("1"), run("1"), run("2"));
     assert_eq!(first.1, again.1);
     assert_ne!(first.1, other.1);
-    assert!(first.0.iter().zip(&again.0).all(|(a, b)| (a - b).abs() < 0.1), "{first:?} {again:?}");
+    let mut apart: Vec<f64> = first.0.iter().zip(&again.0).map(|(a, b)| (a - b).abs()).collect();
+    apart.sort_by(f64::total_cmp);
+    // The median, as a busy machine may be late with some.
+    assert!(apart[10] < 0.02, "{first:?} {again:?}");
     assert!(first.0.is_sorted() && first.0[19] > 0.1, "{:?}", first.0);
 }
 
@@ -156,12 +159,14 @@ fn prompts_share_their_prefix_and_requests_carry_the_key() {
         hears.lock().unwrap().push((request.authorization.clone(), request.body.clone()));
         Reply::completion(vec![text("a")], words(request), 1)
     });
-    let flags =
-        "--requests 3 --lengths fixed:4,7 --shared-prefix 50 --api-key secret --ignore-eos --temperature 0.5 --model m";
+    let flags = "--requests 3 --lengths fixed:4,7 --shared-prefix 50 --api-key secret --ignore-eos --temperature 0.5 --model m \
+                 --warmup 2";
     let found = measured(&server, flags);
+    assert_eq!(found["requests"].as_array().unwrap().len(), 3, "what warms up does not count");
     assert_eq!(found["requests"][0]["prompt_tokens"], 54);
     assert_eq!(found["requests"][0]["prompt_tokens_asked"], 54);
     let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 5);
     let prefix: Vec<Vec<&str>> =
         heard.iter().map(|(_, body)| body["prompt"].as_str().unwrap().split(' ').take(50).collect()).collect();
     assert!(prefix.iter().all(|words| *words == prefix[0]));

@@ -54,8 +54,8 @@ use crate::open_files;
 
 pub fn run(args: BenchServeArgs) -> anyhow::Result<()> {
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
-    let json = args.json.as_deref().filter(|_| !to_stdout).map(|path| Output::begin("--json", path)).transpose()?;
-    let html = args.html.as_deref().map(|path| Output::begin("--html", path)).transpose()?;
+    let json = args.json.as_deref().filter(|_| !to_stdout).map(|path| Output::try_at("--json", path)).transpose()?;
+    let html = args.html.as_deref().map(|path| Output::try_at("--html", path)).transpose()?;
     let most_running = match args.load() {
         Load::Closed { concurrency } => concurrency.min(args.requests),
         Load::Open { .. } => args.requests,
@@ -78,10 +78,10 @@ pub fn run(args: BenchServeArgs) -> anyhow::Result<()> {
     runtime.shutdown_background();
 
     if let Some(json) = json {
-        json.finish(|out| report.write_json(out))?;
+        json.write(|out| report.write_json(out))?;
     }
     if let Some(html) = html {
-        html.finish(|out| out.write_all(html::page(&report).as_bytes()))?;
+        html.write(|out| out.write_all(html::page(&report).as_bytes()))?;
     }
     let out = &mut io::stdout().lock();
     if to_stdout {
