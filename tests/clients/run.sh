@@ -29,7 +29,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 export DOTS_TEST_URL=http://127.0.0.1:$port
 log=$cache/server.log
 "$dots" serve tests/fixtures/goldens/hf --host 127.0.0.1 --port "$port" \
-    --served-model-name "$DOTS_TEST_MODEL" --api-key "$DOTS_TEST_KEY" >"$log" 2>&1 &
+    --served-model-name "$DOTS_TEST_MODEL" --api-key "$DOTS_TEST_KEY" --max-queue 8192 >"$log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 

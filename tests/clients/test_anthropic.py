@@ -3,6 +3,8 @@
 The model is a golden with random weights: what it says means nothing, but it says the same every time.
 """
 
+import json
+
 import anthropic
 
 import suite
@@ -88,6 +90,15 @@ def test_blocks_and_system_blocks_are_understood():
 def test_tokens_are_counted():
     count = client.messages.count_tokens(model=suite.MODEL, system="Be brief.", messages=MESSAGES)
     assert count.input_tokens == read(create(system="Be brief."))
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Bern"]}}, "required": ["city"], "additionalProperties": False}
+
+
+def test_an_answer_keeps_to_a_schema():
+    format = {"type": "json_schema", "schema": SCHEMA}
+    message = create(max_tokens=64, output_config={"format": format})
+    assert json.loads(message.content[0].text)["city"] in ("Oslo", "Bern")
 
 
 def test_errors_are_of_their_classes():

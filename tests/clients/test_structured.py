@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Literal, Optional
 
+import anthropic
 import openai
 from pydantic import BaseModel, Field
 
@@ -224,6 +225,30 @@ def test_refusals_name_their_field():
     refused("guided_regex", extra_body={"guided_regex": "(a"})
     refused("guided_grammar", extra_body={"guided_grammar": "root ::= nothing"})
     refused("messages[1].tool_call_id", messages=[{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}])
+
+
+def test_anthropics_tools():
+    claude = anthropic.Anthropic(base_url=suite.URL, api_key="none", max_retries=0, timeout=120)
+    schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Bern"]}}, "required": ["city"], "additionalProperties": False}
+    tool = {"name": "weather", "description": "The weather of a city.", "input_schema": schema}
+    said = [{"role": "user", "content": "Hello"}]
+    settings = {
+        "model": suite.MODEL, "messages": said, "tools": [tool], "tool_choice": {"type": "tool", "name": "weather"},
+        "max_tokens": 256, "extra_body": {"seed": 5},
+    }
+    message = claude.messages.create(**settings)
+    [call] = message.content
+    assert (call.type, call.name, message.stop_reason) == ("tool_use", "weather", "tool_use")
+    assert call.input["city"] in ("Oslo", "Bern")
+    with claude.messages.stream(**settings) as stream:
+        streamed = stream.get_final_message()
+    assert (streamed.content[0].input, streamed.stop_reason) == (call.input, "tool_use")
+    said += [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.input}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "rain"}]},
+    ]
+    answered = claude.messages.create(**(settings | {"messages": said, "tool_choice": {"type": "none"}, "max_tokens": 5}))
+    assert all(block.type == "text" for block in answered.content)
 
 
 for _ in range(300):

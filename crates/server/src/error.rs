@@ -214,6 +214,13 @@ impl ApiError {
         serde_json::to_string(&Envelope { error: &self.body }).expect("strings serialise")
     }
 
+    /// The same about a field that goes by another name here, where a request was read in another API's names.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        self.body.message = renamed(&self.body.message, names);
+        self.body.param = self.body.param.map(|param| renamed(&param, names));
+        self
+    }
+
     /// The status that it is answered with.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -244,6 +251,11 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(Refusal(self.body.code.unwrap_or(self.body.kind)));
         response
     }
+}
+
+/// `text` with other names in it: pairs of what stands there and what is to.
+pub fn renamed(text: &str, names: &[(&str, &str)]) -> String {
+    names.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// A client's own text, short enough for a message.

@@ -3,14 +3,17 @@
 use dots_model::{checkpoint::GenerationDefaults, template::Message};
 use serde_json::{Map, Value, json};
 
+use super::tools::{NAMES, tool_use, tools};
 use crate::{
     conversation::Ending,
-    error::{ApiError, quoted},
+    error::{ApiError, quoted, renamed},
     openai::{
         Generation,
         fields::{Fields, wrong_type},
         generation::{MAX_STOP, bounded, refuse_entries},
+        structured::Structure,
         structured::output_format,
+        tools::Tools,
     },
 };
 
@@ -34,6 +37,8 @@ const NOT_SHARED: [&str; 9] = [
 pub struct Conversation {
     /// The system prompt, if there is one, and the messages; not empty.
     pub messages: Vec<Message>,
+    /// What the answer may call.
+    pub tools: Option<Tools>,
     /// An answer, or the rest of one that the client has begun.
     pub ending: Ending,
 }
@@ -67,6 +72,21 @@ impl MessageRequest {
             output_format(Fields::nested(value, "output_config.format.")?)?.join(&mut generation.structure)?;
         }
         Ok(Self { conversation, generation })
+    }
+
+    /// Takes the form that the answer must have: that of its tools and of its text.
+    pub fn take_structure(&mut self) -> Result<Option<Structure>, ApiError> {
+        let structure = self.generation.structure.take();
+        match &self.conversation.tools {
+            Some(tools) => {
+                let mut structure = tools.structure(structure).map_err(|error| error.renamed(&NAMES))?;
+                for part in &mut structure.parts {
+                    part.param = renamed(&part.param, &NAMES);
+                }
+                Ok(Some(structure))
+            }
+            None => Ok(structure),
+        }
     }
 }
 
@@ -123,51 +143,46 @@ impl Conversation {
     /// Reads the fields that are also a request for counting.
     pub fn parse(body: &Map<String, Value>) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
-        refuse_tools(fields)?;
-        let mut said = Vec::new();
+        let tools = tools(fields)?;
+        let mut said: Vec<Message> = Vec::new();
         if let Some(value) = fields.get("system") {
-            said.push(Message::new("system", content(value, "system")?));
+            said.push(Message::new("system", text_of(value, "system")?));
         }
         let value = fields.required("messages")?;
         let items = value.as_array().ok_or_else(|| wrong_type("messages", "an array of objects", value))?;
         for (i, item) in bounded("messages", items, MAX_MESSAGES)?.iter().enumerate() {
             let path = format!("messages[{i}].");
-            let (role, text) = message(Fields::nested(item, &path)?)?;
-            match said.last_mut() {
-                // Anthropic takes turns of one speaker for one.
-                Some(last) if last.role == role => {
-                    last.content.push('\n');
-                    last.content.push_str(&text);
+            for message in messages(Fields::nested(item, &path)?)? {
+                match said.last_mut() {
+                    // Anthropic takes turns of one speaker for one; each result of a tool stays apart.
+                    Some(last) if last.role == message.role && message.role != "tool" => join(last, message),
+                    _ => said.push(message),
                 }
-                _ => said.push(Message::new(role, text)),
             }
         }
-        let begun = said.last().filter(|last| last.role == "assistant");
+        let begun = said.last().filter(|last| last.role == "assistant" && last.tool_calls.is_empty());
         if begun.is_some_and(|begun| begun.content.ends_with(char::is_whitespace)) {
             let param = format!("messages[{}].content", items.len() - 1);
             let message = format!("'{param}': final assistant content cannot end with trailing whitespace.");
             return Err(ApiError::invalid(param, "invalid_value", message));
         }
         let ending = if begun.is_some() { Ending::Continue } else { Ending::Answer };
-        Ok(Self { messages: said, ending })
+        Ok(Self { messages: said, tools, ending })
     }
 }
 
-fn refuse_tools(fields: Fields<'_>) -> Result<(), ApiError> {
-    refuse_entries(fields, "tools", "tool calling")?;
-    let Some(value) = fields.get("tool_choice") else { return Ok(()) };
-    match Fields::nested(value, "tool_choice.")?.string("type")? {
-        None => Err(ApiError::missing("tool_choice.type")),
-        // Without tools both mean the same.
-        Some("auto" | "none") => Ok(()),
-        Some(_) => Err(ApiError::unsupported("tool_choice", "tool calling")),
+fn join(last: &mut Message, more: Message) {
+    if !last.content.is_empty() && !more.content.is_empty() {
+        last.content.push('\n');
     }
+    last.content.push_str(&more.content);
+    last.tool_calls.extend(more.tool_calls);
 }
 
-fn message(fields: Fields<'_>) -> Result<(&'static str, String), ApiError> {
+/// What one message says: the results of tools apart, since a template knows them as messages of their own.
+fn messages(fields: Fields<'_>) -> Result<Vec<Message>, ApiError> {
     let role = match fields.string("role")?.ok_or_else(|| ApiError::missing(&fields.param("role")))? {
-        "user" => "user",
-        "assistant" => "assistant",
+        role @ ("user" | "assistant") => role,
         other => {
             let param = fields.param("role");
             let message = format!(
@@ -178,30 +193,57 @@ fn message(fields: Fields<'_>) -> Result<(&'static str, String), ApiError> {
         }
     };
     let param = fields.param("content");
-    Ok((role, content(fields.get("content").ok_or_else(|| ApiError::missing(&param))?, &param)?))
+    let blocks = match fields.get("content").ok_or_else(|| ApiError::missing(&param))? {
+        Value::String(text) => return Ok(vec![Message::new(role, text.as_str())]),
+        Value::Array(blocks) => blocks,
+        other => return Err(wrong_type(&param, "a string or an array of objects", other)),
+    };
+    let (mut texts, mut calls, mut said) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, block) in blocks.iter().enumerate() {
+        let path = format!("{param}[{i}].");
+        let block = Fields::nested(block, &path)?;
+        match (block.string("type")?, role) {
+            (Some("tool_use"), "assistant") => calls.push(tool_use(block)?),
+            (Some("tool_result"), "user") => said.push(tool_result(block)?),
+            _ => texts.push(text_block(block)?),
+        }
+    }
+    if !texts.is_empty() || !calls.is_empty() || said.is_empty() {
+        said.push(Message { tool_calls: calls, ..Message::new(role, texts.join("\n")) });
+    }
+    Ok(said)
+}
+
+fn tool_result(fields: Fields<'_>) -> Result<Message, ApiError> {
+    let id = fields.string("tool_use_id")?.ok_or_else(|| ApiError::missing(&fields.param("tool_use_id")))?;
+    let content = match fields.get("content") {
+        None => String::new(),
+        Some(value) => text_of(value, &fields.param("content"))?,
+    };
+    fields.boolean("is_error")?;
+    Ok(Message { tool_call_id: Some(id.to_owned()), ..Message::new("tool", content) })
 }
 
 /// A text, or blocks of type `text`, which are joined by line breaks as a chat's parts are.
-fn content(value: &Value, param: &str) -> Result<String, ApiError> {
+fn text_of(value: &Value, param: &str) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
-            let texts = blocks.iter().enumerate().map(|(i, block)| text_block(block, &format!("{param}[{i}].")));
+            let path = |i| format!("{param}[{i}].");
+            let texts = blocks.iter().enumerate().map(|(i, block)| text_block(Fields::nested(block, &path(i))?));
             Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
         }
         other => Err(wrong_type(param, "a string or an array of objects", other)),
     }
 }
 
-fn text_block(block: &Value, path: &str) -> Result<String, ApiError> {
-    let fields = Fields::nested(block, path)?;
+fn text_block(fields: Fields<'_>) -> Result<String, ApiError> {
     let param = fields.param("type");
     match fields.string("type")?.ok_or_else(|| ApiError::missing(&param))? {
         "text" => fields.string("text")?.map(str::to_owned).ok_or_else(|| ApiError::missing(&fields.param("text"))),
-        "tool_use" | "tool_result" => Err(ApiError::unsupported(&param, "tool calling")),
         other => {
             let message =
-                format!("'{param}': expected 'text', which is what this model reads, found '{}'.", quoted(other));
+                format!("'{param}': expected 'text', which is what this model reads here, found '{}'.", quoted(other));
             Err(ApiError::invalid(param, "invalid_value", message))
         }
     }
@@ -242,6 +284,36 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_their_results_are_read() {
+        let parsed = parse(hello(json!({
+            "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+            "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": [
+                    {"type": "text", "text": "Wait."},
+                    {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
+                ]},
+                {"role": "user", "content": [
+                    {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "7"}]},
+                    {"type": "tool_result", "tool_use_id": "t2", "is_error": true},
+                    {"type": "text", "text": "And?"},
+                ]},
+            ],
+        })))
+        .unwrap();
+        let said = &parsed.conversation.messages;
+        let roles: Vec<_> = said.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
+        assert_eq!(roles, [("user", "q"), ("assistant", "Wait."), ("tool", "7"), ("tool", ""), ("user", "And?")]);
+        assert_eq!((said[1].tool_calls[0].name.as_str(), said[2].tool_call_id.as_deref()), ("f", Some("t1")));
+        let definition = json!({
+            "type": "function",
+            "function": {"name": "f", "parameters": {"type": "object"}, "description": "d"},
+        });
+        assert_eq!(parsed.conversation.tools.unwrap().definitions, [definition]);
+    }
+
+    #[test]
     fn an_answer_that_the_client_began_is_continued() {
         let begun = |text| json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": text}]);
         let parsed = parse(hello(json!({"messages": begun("The answer is")}))).unwrap();
@@ -269,6 +341,10 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named() {
         let content = |content: Value| hello(json!({"messages": [{"role": "user", "content": content}]}));
+        let called = |block: Value| hello(json!({"messages": [{"role": "assistant", "content": [block]}]}));
+        let tool = |choice: Value| {
+            hello(json!({"tools": [{"name": "f", "input_schema": {"type": "object"}}], "tool_choice": choice}))
+        };
         let cases = [
             (json!({"messages": [{"role": "user", "content": "x"}]}), "max_tokens"),
             (json!({"max_tokens": 5}), "messages"),
@@ -287,7 +363,6 @@ mod tests {
             (content(json!([{"type": "text"}])), "messages[0].content[0].text"),
             (content(json!([{"type": "text", "text": 1}])), "messages[0].content[0].text"),
             (content(json!([{"type": "image", "source": {}}])), "messages[0].content[0].type"),
-            (content(json!([{"type": "tool_result", "tool_use_id": "x"}])), "messages[0].content[0].type"),
             (hello(json!({"system": 1})), "system"),
             (hello(json!({"system": [{"type": "image"}]})), "system[0].type"),
             (hello(json!({"temperature": 1.5})), "temperature"),
@@ -300,7 +375,7 @@ mod tests {
             (hello(json!({"stop_sequences": vec!["a"; 17]})), "stop_sequences"),
             (hello(json!({"stream": "yes"})), "stream"),
             (hello(json!({"model": 1})), "model"),
-            (hello(json!({"tools": [{"name": "f"}]})), "tools"),
+            (hello(json!({"tools": [{"name": "f"}]})), "tools[0].input_schema"),
             (hello(json!({"tools": 1})), "tools"),
             (hello(json!({"tool_choice": {"type": "any"}})), "tool_choice"),
             (hello(json!({"tool_choice": "auto"})), "tool_choice"),
@@ -320,6 +395,34 @@ mod tests {
                 hello(json!({"output_format": {"type": "json_schema", "schema": {}}, "guided_regex": "a"})),
                 "output_format.schema",
             ),
+            (hello(json!({"output_config": {"format": {}}})), "output_config.format.type"),
+            (
+                hello(json!({"output_config": {"format": {"type": "json_schema", "schema": 1}}})),
+                "output_config.format.schema",
+            ),
+            (hello(json!({"tools": ["f"]})), "tools[0]"),
+            (hello(json!({"tools": [{"input_schema": {}}]})), "tools[0].name"),
+            (hello(json!({"tools": [{"name": "f g", "input_schema": {}}]})), "tools[0].name"),
+            (hello(json!({"tools": [{"name": "f", "input_schema": 1}]})), "tools[0].input_schema"),
+            (hello(json!({"tools": [{"name": "f", "input_schema": {}, "description": 1}]})), "tools[0].description"),
+            (hello(json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]})), "tools[0].type"),
+            (tool(json!({"type": "tool"})), "tool_choice.name"),
+            (tool(json!({"type": "tool", "name": "g"})), "tool_choice.name"),
+            (tool(json!({"type": "auto", "disable_parallel_tool_use": 1})), "tool_choice.disable_parallel_tool_use"),
+            (tool(json!({"type": "king"})), "tool_choice.type"),
+            (content(json!([{"type": "tool_result"}])), "messages[0].content[0].tool_use_id"),
+            (
+                content(json!([{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image"}]}])),
+                "messages[0].content[0].content[0].type",
+            ),
+            (
+                content(json!([{"type": "tool_use", "id": "1", "name": "f", "input": {}}])),
+                "messages[0].content[0].type",
+            ),
+            (called(json!({"type": "tool_use", "name": "f", "input": {}})), "messages[0].content[0].id"),
+            (called(json!({"type": "tool_use", "id": "1", "input": {}})), "messages[0].content[0].name"),
+            (called(json!({"type": "tool_use", "id": "1", "name": "f"})), "messages[0].content[0].input"),
+            (called(json!({"type": "tool_use", "id": "1", "name": "f", "input": 1})), "messages[0].content[0].input"),
         ];
         for (body, param) in cases {
             let error = parse(body.clone()).expect_err(&body.to_string());

@@ -3,3 +3,4 @@
 pub mod error;
 pub mod message_request;
 pub mod message_response;
+pub mod tools;

@@ -15,6 +15,18 @@ pub fn sampling() -> Value {
         "presence_penalty": number(-2.0, 2.0, "Taken from the logit of each token that was generated before."),
         "frequency_penalty": number(-2.0, 2.0, "The same, times how often it was generated."),
         "logit_bias": any_object("Added to logits, by token id: numbers from -100 to 100."),
+        "typical_p": number(0.0, 1.0, "Tokens are chosen from those nearest to the expected surprise, of this probability."),
+        "xtc_probability": number(0.0, 1.0, "How often the likeliest tokens above `xtc_threshold` are left out."),
+        "xtc_threshold": number(0.0, 1.0, "See `xtc_probability`."),
+        "dry_multiplier": number(0.0, 100.0, "Above 0, what would repeat a longer stretch becomes less likely."),
+        "bad_words": list(json!({"type": "string"}), 1024, "Texts that the answer does not hold."),
+        "min_tokens": count(0, "Tokens before which nothing ends the answer."),
+        "ignore_eos": flag("Go on past the model's own end of turn."),
+        "stop_token_ids": list(
+            json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
+            256,
+            "Ids that end the answer, beside the model's own.",
+        ),
         "seed": integer(i64::MIN, i64::MAX, "The same seed gives the same tokens, whatever else the server is doing."),
     })
 }
@@ -63,13 +75,46 @@ pub fn stream() -> Value {
     flag("Send the answer as it grows, as server-sent events.")
 }
 
+/// Forms that an answer is held to.
+pub fn forms() -> Value {
+    json!({
+        "response_format": {
+            "description": "`text`, `json_object`, or `json_schema` with `json_schema.name` and `json_schema.schema`.",
+            "type": ["object", "null"],
+            "required": ["type"],
+            "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+        },
+        "structured_outputs": any_object("vLLM's: one of `json`, `regex`, `choice`, `grammar` and `json_object`."),
+        "guided_json": {"description": "vLLM's older name for `structured_outputs.json`: a JSON schema."},
+        "guided_regex": text("A regular expression."),
+        "guided_choice": list(json!({"type": "string"}), 4096, "One of these texts."),
+        "guided_grammar": text("A grammar in Lark's or GBNF's notation."),
+    })
+}
+
+/// What a chat may call.
+pub fn tools() -> Value {
+    let function = object(&["name"], json!({"name": {"type": "string"}, "parameters": {"type": "object"}}));
+    let tool = object(&["type", "function"], json!({"type": {"const": "function"}, "function": function}));
+    json!({
+        "tools": list(tool, 128, "Functions that the answer may call."),
+        "tool_choice": {
+            "description": "`auto`, `none`, `required`, or the function that must be called.",
+            "anyOf": [{"enum": ["auto", "none", "required"]}, {"type": ["object", "null"]}],
+        },
+        "parallel_tool_calls": flag("Several calls in one answer. Default: true."),
+    })
+}
+
 /// A conversation in OpenAI's shape.
 pub fn messages() -> Value {
     let part = object(&["type", "text"], json!({"type": {"const": "text"}, "text": {"type": "string"}}));
     let message = object(
         &["role", "content"],
         json!({
-            "role": choice(&["system", "developer", "user", "assistant"], "Who speaks."),
+            "role": choice(&["system", "developer", "user", "assistant", "tool"], "Who speaks."),
+            "tool_call_id": text("With role `tool`: the call that this is the result of."),
+            "tool_calls": {"description": "With role `assistant`: what it called.", "type": ["array", "null"]},
             "content": {
                 "description": "A text, or parts of text, which are joined by line breaks.",
                 "anyOf": [{"type": "string"}, {"type": "array", "items": part}],

@@ -51,7 +51,12 @@ fn chat() -> Operation {
     let user = json!([{"role": "user", "content": "Hello"}]);
     Operation {
         description: "OpenAI's chat completions. The model's own chat template makes the prompt.",
-        request: Some(object(&["messages"], with(with(more, fields::generation()), fields::about_prompt()))),
+        request: Some(object(
+            &["messages"],
+            [fields::tools(), fields::forms(), fields::generation(), fields::about_prompt()]
+                .into_iter()
+                .fold(more, with),
+        )),
         examples: vec![
             ("plain", json!({"messages": user, "max_tokens": 8})),
             (
@@ -59,6 +64,16 @@ fn chat() -> Operation {
                 json!({
                     "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
                     "max_tokens": 8, "temperature": 0.7, "top_p": 0.8, "seed": 7, "n": 2, "stop": ["\n\n"],
+                }),
+            ),
+            (
+                "a form",
+                json!({
+                    "messages": user, "max_tokens": 32,
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "sum", "schema": {"type": "object", "properties": {"sum": {"type": "integer"}}}},
+                    },
                 }),
             ),
             ("log-probabilities", json!({"messages": user, "max_tokens": 8, "logprobs": true, "top_logprobs": 3})),
@@ -104,7 +119,10 @@ fn completions() -> Operation {
     }));
     Operation {
         description: "OpenAI's completions. 16 tokens where `max_tokens` is left out; it may be 0 where something is asked about the prompt.",
-        request: Some(object(&["prompt"], with(with(more, fields::generation()), fields::about_prompt()))),
+        request: Some(object(
+            &["prompt"],
+            [fields::forms(), fields::generation(), fields::about_prompt()].into_iter().fold(more, with),
+        )),
         examples: vec![
             ("plain", json!({"prompt": "Once upon", "max_tokens": 8})),
             ("several", json!({"prompt": ["Once", "upon"], "max_tokens": 4, "echo": true})),

@@ -50,6 +50,11 @@ fn create() -> Operation {
         "previous_response_id": text("The response whose conversation goes on. It must have been stored."),
         "store": flag("Keep the conversation. Default: true. The server keeps a few thousand in memory, the last used."),
         "truncation": choice(&["auto", "disabled"], "auto leaves out the oldest messages where the conversation is too long."),
+        "text": {
+            "description": "`format` holds the answer to a form: `text`, `json_object`, or `json_schema` with `name` and `schema`.",
+            "type": ["object", "null"],
+            "properties": {"format": {"type": "object", "required": ["type"]}},
+        },
         "metadata": {
             "description": "Up to 16 notes, which the answer repeats.",
             "type": ["object", "null"],
@@ -115,7 +120,7 @@ fn response() -> Value {
 
 /// The fields of a message's request that are also one for counting.
 fn conversation() -> Value {
-    let block = object(&["type", "text"], json!({"type": {"const": "text"}, "text": {"type": "string"}}));
+    let block = object(&["type"], json!({"type": {"enum": ["text", "tool_use", "tool_result"]}}));
     let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": block}]});
     let message = object(&["role", "content"], json!({"role": {"enum": ["user", "assistant"]}, "content": content}));
     json!({
@@ -142,10 +147,18 @@ fn messages() -> Operation {
         "top_k": integer(0, u32::MAX.into(), "Tokens are chosen from this many likeliest ones; 0 keeps all."),
         "stream": fields::stream(),
         "metadata": any_object("Not used."),
+        "tools": list(
+            object(&["name", "input_schema"], json!({"name": {"type": "string"}, "input_schema": {"type": "object"}})),
+            128,
+            "What the answer may call.",
+        ),
+        "tool_choice": any_object("`auto`, `any`, `none`, or `tool` with its `name`."),
+        "output_config": any_object("`format` of type `json_schema` holds the answer to its `schema`."),
+        "thinking": any_object("`disabled` or `adaptive`: this model never thinks aloud."),
     });
     let usage = answer(json!({"input_tokens": a("integer"), "output_tokens": a("integer")}));
     Operation {
-        description: "Anthropic's Messages API: text in, text out. Errors have Anthropic's shape.",
+        description: "Anthropic's Messages API: text and calls of tools. Errors have Anthropic's shape.",
         request: Some(object(&["messages", "max_tokens"], with(with(conversation(), fields::sampling()), ours))),
         examples: vec![
             ("plain", json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8})),

@@ -138,3 +138,58 @@ fn a_client_that_hangs_up_stops_its_message() {
         server.wait_until_running(0);
     }
 }
+
+const ONE_CALL: &str = "Wait.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\"}}\n</tool_call>";
+
+fn with_tools(extra: Value) -> Value {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let mut body = message("hi", json!({"tools": [{"name": "weather", "input_schema": schema}]}));
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
+#[test]
+fn a_call_is_a_block_of_its_own_whole_and_streamed() {
+    let server = Server::start_over(Script { answer: Some(ONE_CALL.to_owned()), ..Script::default() }, None);
+    let (status, answer) = server.post(PATH, with_tools(json!({})));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["stop_reason"], "tool_use");
+    let blocks = answer["content"].as_array().unwrap();
+    assert_eq!(blocks.len(), 2, "{answer}");
+    assert_eq!(blocks[0]["type"], "text");
+    assert!(blocks[0]["text"].as_str().unwrap().starts_with("Wait."));
+    assert_eq!((&blocks[1]["type"], &blocks[1]["name"]), (&json!("tool_use"), &json!("weather")));
+    assert_eq!(blocks[1]["input"], json!({"city": "Köln"}));
+    assert!(blocks[1]["id"].as_str().unwrap().starts_with("toolu_"));
+
+    let events = server.events(PATH, with_tools(json!({"stream": true})));
+    let (mut kinds, mut text, mut arguments) = (Vec::new(), String::new(), String::new());
+    for (name, event) in &events {
+        match name.as_str() {
+            "content_block_start" => kinds.push((event["index"].clone(), event["content_block"]["type"].clone())),
+            "content_block_delta" => {
+                text += event["delta"]["text"].as_str().unwrap_or("");
+                arguments += event["delta"]["partial_json"].as_str().unwrap_or("");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(kinds, [(json!(0), json!("text")), (json!(1), json!("tool_use"))]);
+    assert_eq!((json!(text), arguments.as_str()), (blocks[0]["text"].clone(), "{\"city\": \"Köln\"}"));
+    let stops = events.iter().filter(|(name, _)| name == "content_block_stop").count();
+    assert_eq!(stops, 2);
+    assert_eq!(events[events.len() - 2].1["delta"]["stop_reason"], "tool_use");
+}
+
+#[test]
+fn a_schema_that_cannot_be_compiled_is_named_by_its_field() {
+    let server = Server::start(None);
+    let wrong = json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}});
+    let tool = json!({"tools": [{"name": "f", "input_schema": wrong}]});
+    let format = json!({"output_config": {"format": {"type": "json_schema", "schema": wrong}}});
+    for (extra, param) in [(tool, "tools[0].input_schema"), (format, "output_config.format.schema")] {
+        let (status, error) = server.post(PATH, message("hi", extra));
+        assert_eq!((status, &error["error"]["type"]), (400, &json!("invalid_request_error")));
+        assert!(error["error"]["message"].as_str().unwrap().contains(param), "{error}");
+    }
+}

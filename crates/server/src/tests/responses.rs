@@ -170,3 +170,14 @@ fn a_client_that_hangs_up_stops_its_response() {
         server.wait_until_running(0);
     }
 }
+
+#[test]
+fn a_format_that_cannot_be_compiled_is_named_by_its_field() {
+    let server = Server::start(None);
+    let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}});
+    let format = json!({"type": "json_schema", "name": "x", "schema": schema});
+    let (status, error) = server.post(PATH, json!({"input": "hi", "text": {"format": format}}));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("text.format.schema")), "{error}");
+    let (status, answer) = server.post(PATH, json!({"input": "hi", "text": {"format": {"type": "json_object"}}}));
+    assert_eq!((status, &answer["text"]["format"]["type"]), (200, &json!("json_object")));
+}
