@@ -9,17 +9,21 @@ use axum::{
     response::Response,
 };
 
-use crate::{App, error::ApiError, keys::Keys};
+use crate::{App, context::RequestContext, error::ApiError, keys::Keys};
 
 /// Lets a request through that brings one of the server's keys, or any where the server has none.
 pub async fn require_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    check(request.headers(), &app.options.keys)?;
+    let tenant = check(request.headers(), &app.options.keys)?;
+    if let Some(context) = RequestContext::current() {
+        context.outcome().tenant = tenant;
+    }
     Ok(next.run(request).await)
 }
 
-fn check(headers: &HeaderMap, keys: &Keys) -> Result<(), ApiError> {
+/// Whose key came; 0 where nobody is asked for one.
+fn check(headers: &HeaderMap, keys: &Keys) -> Result<u64, ApiError> {
     if keys.is_open() {
-        return Ok(());
+        return Ok(0);
     }
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let given = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())).ok_or_else(|| {
@@ -28,7 +32,7 @@ fn check(headers: &HeaderMap, keys: &Keys) -> Result<(), ApiError> {
              (i.e. Authorization: Bearer YOUR_KEY).",
         )
     })?;
-    if keys.admit(given) { Ok(()) } else { Err(ApiError::invalid_api_key("Incorrect API key provided.")) }
+    keys.admit(given).ok_or_else(|| ApiError::invalid_api_key("Incorrect API key provided."))
 }
 
 /// The key in `Bearer KEY`; the scheme's case does not matter (RFC 9110).
@@ -43,16 +47,16 @@ mod tests {
 
     use super::*;
 
-    fn checked(name: &'static str, value: &'static str) -> Result<(), ApiError> {
+    fn checked(name: &'static str, value: &'static str) -> Result<u64, ApiError> {
         let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
         check(&headers, &Keys::new(&["secret"], None).unwrap())
     }
 
     #[test]
     fn only_the_whole_key_opens() {
-        assert_eq!(checked("authorization", "Bearer secret"), Ok(()));
-        assert_eq!(checked("authorization", "bearer  secret "), Ok(()));
-        assert_eq!(checked("x-api-key", "secret"), Ok(()));
+        assert!(checked("authorization", "Bearer secret").is_ok());
+        assert!(checked("authorization", "bearer  secret ").is_ok());
+        assert!(checked("x-api-key", "secret").is_ok());
         for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "Bearer", "Basic secret", "secret", ""] {
             let error = checked("authorization", wrong).unwrap_err();
             let (status, _, _, code) = error.parts();

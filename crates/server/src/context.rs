@@ -46,6 +46,8 @@ pub struct Outcome {
     pub first_token: Option<Duration>,
     /// How the last of its answers ended.
     pub finish_reason: Option<&'static str>,
+    /// Whose key came with it: each has a fair share of the engine.
+    pub tenant: u64,
     work: Option<Work>,
 }
 

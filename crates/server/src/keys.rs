@@ -60,12 +60,14 @@ impl Keys {
         self.0.fixed.is_empty() && self.0.file.is_none()
     }
 
-    /// Whether `given` is one of the keys. Takes the same time whichever it is, and however close a guess comes.
-    pub fn admit(&self, given: &[u8]) -> bool {
+    /// Where `given` is one of the keys, a number that stands for it. Takes the same time whichever it is, and however close
+    /// a guess comes.
+    pub fn admit(&self, given: &[u8]) -> Option<u64> {
         let given = hash(given);
         let from_file = self.0.from_file.read().unwrap_or_else(PoisonError::into_inner);
         let keys = self.0.fixed.iter().chain(&*from_file);
-        keys.fold(Choice::from(0), |found, key| found | key.ct_eq(&given)).into()
+        let is_one: bool = keys.fold(Choice::from(0), |found, key| found | key.ct_eq(&given)).into();
+        is_one.then(|| given.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
     }
 }
 
@@ -97,9 +99,10 @@ mod tests {
     #[test]
     fn only_a_whole_key_is_admitted() {
         let keys = Keys::new(&["secret", "other"], None).unwrap();
-        assert!(keys.admit(b"secret") && keys.admit(b"other"));
+        assert!(keys.admit(b"secret").is_some() && keys.admit(b"other").is_some());
+        assert_ne!(keys.admit(b"secret"), keys.admit(b"other"));
         for wrong in [&b"secre"[..], b"secrets", b"", b"SECRET", b"secretother"] {
-            assert!(!keys.admit(wrong), "{wrong:?}");
+            assert!(keys.admit(wrong).is_none(), "{wrong:?}");
         }
         assert!(!keys.is_open() && Keys::default().is_open());
     }
@@ -110,17 +113,22 @@ mod tests {
         let path = folder.path().join("keys");
         fs::write(&path, "# ours\n one \n\ntwo\n").unwrap();
         let keys = Keys::new(&["fixed"], Some(&path)).unwrap();
-        assert!(keys.admit(b"one") && keys.admit(b"two") && keys.admit(b"fixed") && !keys.admit(b"# ours"));
+        assert!(
+            keys.admit(b"one").is_some()
+                && keys.admit(b"two").is_some()
+                && keys.admit(b"fixed").is_some()
+                && keys.admit(b"# ours").is_none()
+        );
         fs::write(&path, "three").unwrap();
         assert_eq!(keys.reload().unwrap(), Some(1));
-        assert!(keys.admit(b"three") && keys.admit(b"fixed") && !keys.admit(b"one"));
+        assert!(keys.admit(b"three").is_some() && keys.admit(b"fixed").is_some() && keys.admit(b"one").is_none());
         for broken in ["", "# nothing\n", &"x".repeat(2 << 20)] {
             fs::write(&path, broken).unwrap();
             assert!(keys.reload().unwrap_err().to_string().contains("keys: expected"));
-            assert!(keys.admit(b"three") && !keys.admit(b""));
+            assert!(keys.admit(b"three").is_some() && keys.admit(b"").is_none());
         }
         fs::remove_file(&path).unwrap();
-        assert!(keys.reload().is_err() && keys.admit(b"three"));
+        assert!(keys.reload().is_err() && keys.admit(b"three").is_some());
         assert!(Keys::new(&["fixed"], Some(&path)).is_err(), "a missing file is no server without keys");
     }
 

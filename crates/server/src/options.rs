@@ -17,6 +17,8 @@ pub struct ServerOptions {
     pub cors: Origins,
     /// What a client may take.
     pub limits: Limits,
+    /// A request's `priority` counts; without it one that sets it is refused.
+    pub allows_priority: bool,
     /// Longest wait, after the server was asked to stop, for answers that run.
     pub drain: Duration,
     /// Where finished requests are told of as spans.

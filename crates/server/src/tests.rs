@@ -282,6 +282,7 @@ fn options() -> ServerOptions {
     ServerOptions {
         model_names: vec!["dots1".to_owned(), "owner/dots.llm1".to_owned()],
         drain: Duration::from_secs(60),
+        allows_priority: true,
         ..ServerOptions::default()
     }
 }
@@ -434,6 +435,26 @@ fn a_chat_is_answered_whole() {
     };
     assert_eq!(answer["choices"], json!([choice(0, "bcde."), choice(1, "cdef.")]));
     assert_eq!(answer["usage"], json!({"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}));
+}
+
+#[test]
+fn how_a_request_stands_among_others_reaches_the_engine() {
+    let script = Script::default();
+    let last = Arc::clone(&script.last);
+    let server = Server::start_over(script, Some("secret"));
+    let extra = json!({"priority": -2, "cache_salt": "mine", "timeout": 30});
+    let with_key = format!("{JSON}Authorization: Bearer secret\r\n");
+    let body = chat("hi", extra).to_string();
+    assert_eq!(server.call("POST", "/v1/chat/completions", &with_key, body.as_bytes()).0, 200);
+    let request = last.lock().unwrap().take().unwrap();
+    assert_eq!((request.priority, request.cache_salt.as_deref()), (-2, Some("mine")));
+    let left = request.deadline.unwrap() - Instant::now();
+    assert!(left > Duration::from_secs(20) && left <= Duration::from_secs(30), "{left:?}");
+    assert_ne!(request.tenant, 0, "the key tells who asks");
+
+    let server = Server::start_with(Script::default(), ServerOptions { allows_priority: false, ..options() });
+    let (status, error) = server.post("/v1/chat/completions", chat("hi", json!({"priority": 1})));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("priority")));
 }
 
 #[test]

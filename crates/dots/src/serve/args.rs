@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Most answers under way at once; others wait
     #[arg(long, visible_alias = "max-sequences", value_name = "N", default_value = "64", value_parser = count)]
     pub max_num_seqs: usize,
+    /// Who goes first: whoever came first, or whoever asks with the lower `priority`; callers with keys share fairly in both
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = SchedulingPolicy::Fcfs)]
+    pub scheduling_policy: SchedulingPolicy,
     /// Most requests that wait; more are refused with status 429
     #[arg(long, value_name = "N", default_value = "1024")]
     pub max_queue: usize,
@@ -64,6 +67,13 @@ pub struct ServeArgs {
     pub watch: WatchArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// Who goes first, under vLLM's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchedulingPolicy {
+    Fcfs,
+    Priority,
 }
 
 impl ServeArgs {

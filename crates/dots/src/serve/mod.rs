@@ -97,6 +97,7 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
         tls,
         cors: Origins::new(access.cors_origin.clone()).map_err(|error| anyhow!("--cors-origin: {error}"))?,
         limits: args.limits.limits(),
+        allows_priority: args.scheduling_policy == args::SchedulingPolicy::Priority,
         drain: Duration::from_secs(args.limits.drain_seconds),
         traces: traces.map_err(|error| anyhow!("--otlp-endpoint: {error}"))?,
         memory: PlannedMemory::default(),

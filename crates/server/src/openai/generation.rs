@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     fields::{Fields, empty_array, long_array, wrong_type},
     sampling::{SamplingTexts, sampling},
+    scheduling::Scheduling,
     structured::Structure,
 };
 use crate::error::ApiError;
@@ -54,6 +55,8 @@ pub struct Generation {
     pub show_special_tokens: bool,
     /// What the answer must look like.
     pub structure: Option<Structure>,
+    /// How the request stands among others.
+    pub scheduling: Scheduling,
     /// `None` sends the answer whole.
     pub stream: Option<StreamOptions>,
 }
@@ -77,6 +80,7 @@ impl Generation {
             stop: stop(fields)?,
             stop_token_ids: stop_token_ids(fields)?,
             ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
+            scheduling: Scheduling::parse(fields)?,
             min_tokens: fields.integer("min_tokens", 0..=i64::from(u32::MAX))?.unwrap_or(0) as usize,
             include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
             show_special_tokens: !fields.boolean("skip_special_tokens")?.unwrap_or(true),

@@ -11,6 +11,7 @@ pub mod logprobs;
 pub mod responses;
 pub mod routing;
 pub mod sampling;
+pub mod scheduling;
 pub mod score_request;
 pub mod structured;
 pub mod token_request;

@@ -63,6 +63,9 @@ pub fn generation() -> Value {
             "anyOf": [object(&[], json!({"include_usage": flag("A last chunk counts the tokens.")})), {"type": "null"}],
         },
         "user": text("Not used."),
+        "priority": integer(i32::MIN.into(), i32::MAX.into(), "The lower number goes first, where the server's policy is `priority`."),
+        "cache_salt": text("Only requests of one salt share what is in the cache."),
+        "timeout": number(0.0, 604_800.0, "Seconds after which the answer is not needed: 408 then."),
     });
     with(ours, sampling())
 }

@@ -11,7 +11,7 @@ mod score;
 mod status;
 mod tokens;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -122,6 +122,9 @@ impl Job {
 
     /// Queues every choice. Where one is refused, those before it are dropped and so stopped.
     fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
+        let scheduling = &self.generation.scheduling;
+        scheduling.check(app.options.allows_priority)?;
+        let deadline = scheduling.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend);
         let mut streams = Vec::with_capacity(self.choices());
         for prompt in &self.prompts {
@@ -147,6 +150,9 @@ impl Job {
                     constraint: self.constraint.clone(),
                     prompt_logprobs: self.about_prompt.logprobs,
                     return_routing: self.about_prompt.routing,
+                    priority: scheduling.priority,
+                    cache_salt: scheduling.cache_salt.clone(),
+                    deadline,
                     ..Request::default()
                 };
                 let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;
