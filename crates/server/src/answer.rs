@@ -108,6 +108,13 @@ pub struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
+    prompt_tokens_details: PromptDetails,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+struct PromptDetails {
+    /// Of the prompts' tokens, those that did not have to be computed.
+    cached_tokens: usize,
 }
 
 impl Usage {
@@ -115,6 +122,7 @@ impl Usage {
     pub fn add(&mut self, choice: usize, choices_per_prompt: usize, finish: &Finish) {
         if choice.is_multiple_of(choices_per_prompt) {
             self.prompt_tokens += finish.prompt_tokens;
+            self.prompt_tokens_details.cached_tokens += finish.cached_tokens;
         }
         self.completion_tokens += finish.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;

@@ -434,7 +434,10 @@ fn a_chat_is_answered_whole() {
         })
     };
     assert_eq!(answer["choices"], json!([choice(0, "bcde."), choice(1, "cdef.")]));
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}));
+    assert_eq!(
+        answer["usage"],
+        json!({"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 0}})
+    );
 }
 
 #[test]
@@ -512,7 +515,10 @@ fn a_streamed_chat_is_a_role_texts_a_reason_and_a_count() {
     assert_eq!(chunks[3]["choices"][0]["finish_reason"], json!(null));
     assert_eq!(chunks[4]["choices"][0]["finish_reason"], "length");
     assert_eq!(chunks[5]["choices"], json!([]));
-    assert_eq!(chunks[5]["usage"], json!({"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}));
+    assert_eq!(
+        chunks[5]["usage"],
+        json!({"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4, "prompt_tokens_details": {"cached_tokens": 0}})
+    );
     assert_eq!(chunks.len(), 6);
     for chunk in &chunks[..5] {
         assert_eq!(chunk.get("usage"), Some(&Value::Null));
@@ -552,7 +558,10 @@ fn completions_are_answered_whole() {
             {"text": "yya.", "index": 1, "logprobs": null, "finish_reason": "length"},
         ])
     );
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}));
+    assert_eq!(
+        answer["usage"],
+        json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}})
+    );
     let (_, answer) = server.post("/v1/completions", json!({"prompt": "x"}));
     assert_eq!(answer["usage"]["completion_tokens"], 16);
     let (_, answer) = server.post("/v1/completions", json!({"prompt": "x".repeat(CONTEXT_TOKENS - 3)}));

@@ -18,6 +18,7 @@ fn usage() -> Value {
         "prompt_tokens": a("integer"),
         "completion_tokens": a("integer"),
         "total_tokens": a("integer"),
+        "prompt_tokens_details": answer(json!({"cached_tokens": a("integer")})),
     }))
 }
 
