@@ -49,7 +49,7 @@ const CONTEXT_TOKENS: usize = 64;
 
 /// One byte is one token. Answers with the letters from `a` on; with a seed, from the seed's letter on. A prompt that
 /// ends in `~` is answered by one letter and then silence, one that ends in `!` by a failure, one that ends in `?` finds a full
-/// queue. A stop text of one letter ends the answer.
+/// queue, one that ends in `\` a fault. A stop text of one letter ends the answer.
 #[derive(Default)]
 struct Script {
     defaults: GenerationDefaults,
@@ -183,6 +183,7 @@ impl Backend for Script {
         *self.last.lock().unwrap() = Some(request.clone());
         let prompt = request.prompt.len();
         let Some(&last) = request.prompt.last() else { return Err(SubmitError::EmptyPrompt) };
+        assert_ne!(last, u32::from(b'\\'), "a script's own fault");
         if last == u32::from(b'?') {
             return Err(SubmitError::QueueFull { outstanding: 2, retry_after_seconds: 7 });
         }

@@ -1,7 +1,9 @@
 //! Every request's name, span, access line and count.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -11,7 +13,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderValue, Method, StatusCode},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http_body::{Frame, SizeHint};
 use tracing::{Instrument, Span};
@@ -19,7 +21,7 @@ use tracing::{Instrument, Span};
 use crate::{
     App,
     context::{REQUEST_ID, RequestContext, TRACEPARENT},
-    error::{Refusal, quoted},
+    error::{ApiError, Refusal, quoted},
     listen::Peer,
     otlp,
 };
@@ -49,9 +51,26 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
     };
     request.extensions_mut().insert(app.options.limits);
     request.extensions_mut().insert(Arc::clone(&context));
-    let mut response = context.scope(next.run(request)).instrument(span).await;
+    let answer = or_panicked(context.scope(next.run(request))).instrument(span);
+    let mut response = answer.await.unwrap_or_else(|_| {
+        // The panic itself has been printed.
+        ApiError::internal("The request failed on the server. The reason is in the server's log.").into_response()
+    });
     access.follow(&mut response);
     response
+}
+
+/// A request that makes its handler panic gets an answer like any other, and ends nobody else's.
+async fn or_panicked<T>(work: impl Future<Output = T>) -> std::thread::Result<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        // What was half changed belongs to this request and is dropped with it; what is shared is behind locks that say so.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
 }
 
 /// What is known of a request when it is over, however it ends: its line is written when this is dropped.

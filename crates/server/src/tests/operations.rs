@@ -262,6 +262,23 @@ fn who_does_not_read_is_cut_and_its_request_cancelled() {
 }
 
 #[test]
+fn a_request_that_makes_the_server_panic_gets_an_answer_and_takes_nobody_down() {
+    let server = Server::start(None);
+    let mut other = server.open(&streamed("~"));
+    server.wait_until_running(1);
+    let mut connection = server.open(&request("POST", "/v1/completions", JSON, br#"{"prompt": "\\"}"#));
+    let (status, head, body) = answer(&mut connection);
+    assert_eq!(status, 500, "{body}");
+    assert!(
+        body.contains("internal_error") && !body.contains("fault") && header(&head, "x-request-id").is_some(),
+        "{body}"
+    );
+    assert_eq!(server.metric("dots:requests_refused_total{reason=\"internal_error\"}"), 1.0);
+    assert_eq!(server.running.load(Ordering::SeqCst), 1);
+    other.read_exact(&mut [0; 100]).unwrap();
+}
+
+#[test]
 fn a_full_queue_says_when_to_come_again() {
     let server = Server::start(None);
     let body = json!({"prompt": "?", "stream": true}).to_string();
