@@ -13,6 +13,10 @@ use crate::{
     spill::Spill,
 };
 
+/// Sequences in the queue that may be passed over in one step, since another computes what they can share: a bound on the time
+/// that many who ask the same take of each step.
+const MOST_PASSED_OVER: usize = 64;
+
 /// Sequences are admitted in the [`Queue`]'s order while the cache has room for what they hold already; blocks for what they
 /// generate are taken as they grow. Where none is left, the sequence whose place is last gives all of its own up and waits
 /// again: what it had generated stays, and is computed anew when its turn comes. The one whose place is first is never stopped
@@ -159,12 +163,17 @@ impl Scheduler {
 
     fn admit(&mut self) {
         let mut after: Option<Place> = None;
+        let mut passed_over = 0;
         while self.running.len() < self.max_sequences
+            && passed_over < MOST_PASSED_OVER
             && let Some((place, next)) = self.queue.next(after)
         {
             match self.admission(next) {
                 Admission::NoRoom => break,
-                Admission::Shortly => after = Some(place),
+                Admission::Shortly => {
+                    after = Some(place);
+                    passed_over += 1;
+                }
                 Admission::Now(blocks) => {
                     let Some(sequence) = self.queue.take(place) else { break };
                     self.begin(sequence, blocks);

@@ -1,6 +1,6 @@
 //! One step after another on the executor.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dots_model::{
     Error,
@@ -80,15 +80,14 @@ impl Stepper {
         let slices = work.len();
         let tokens: usize = work.iter().map(|(_, chunk)| chunk).sum();
         let only_decodes = work.iter().all(|(sequence, _)| sequence.is_decoding());
-        let submitted = Instant::now();
-        let sampled = match compute(&mut *self.executor, &mut work) {
+        let mut computing = Duration::ZERO;
+        let sampled = match compute(&mut *self.executor, &mut work, &mut computing) {
             Ok(sampled) => sampled,
             Err(error) => {
                 tracing::error!(%error, slices, "step failed");
-                work.iter_mut().map(|one| compute_alone(&mut *self.executor, one)).sum()
+                work.iter_mut().map(|one| compute_alone(&mut *self.executor, one, &mut computing)).sum()
             }
         };
-        let computing = submitted.elapsed();
         if only_decodes {
             self.cost.learn(tokens, drafted, computing);
             self.counts.drafted_tokens += (tokens - slices) as u64;
@@ -120,8 +119,8 @@ impl Stepper {
     }
 }
 
-fn compute_alone(executor: &mut dyn Executor, work: &mut Work<'_>) -> usize {
-    match compute(executor, std::slice::from_mut(work)) {
+fn compute_alone(executor: &mut dyn Executor, work: &mut Work<'_>, computing: &mut Duration) -> usize {
+    match compute(executor, std::slice::from_mut(work), computing) {
         Ok(sampled) => sampled,
         Err(error) => {
             work.0.fail(Failure::Step(error.to_string()));
@@ -130,16 +129,20 @@ fn compute_alone(executor: &mut dyn Executor, work: &mut Work<'_>) -> usize {
     }
 }
 
-/// Computes `work` and tells what came of it: how many tokens were sampled.
-fn compute(executor: &mut dyn Executor, work: &mut [Work<'_>]) -> Result<usize, Error> {
+/// Computes `work` and tells what came of it: how many tokens were sampled. What the executor takes goes on top of `computing`.
+fn compute(executor: &mut dyn Executor, work: &mut [Work<'_>], computing: &mut Duration) -> Result<usize, Error> {
+    let started;
     let (ticket, rows) = {
         let wants: Vec<Vec<Want<'_>>> = work.iter().map(|(sequence, chunk)| sequence.wants(*chunk)).collect();
         let slices = work.iter().zip(&wants).map(|((sequence, chunk), wants)| sequence.slice(*chunk, wants));
-        let ticket = executor.submit(&Batch { slices: slices.collect() })?;
+        let batch = Batch { slices: slices.collect() };
+        started = Instant::now();
+        let ticket = executor.submit(&batch)?;
         let rows = |wants: &Vec<Want<'_>>| wants.iter().map(|want| want.row).collect();
         (ticket, wants.iter().map(rows).collect::<Vec<Vec<usize>>>())
     };
     let mut outputs = executor.collect(ticket).rows.as_slice();
+    *computing += started.elapsed();
     let mut sampled = 0;
     for ((sequence, chunk), rows) in work.iter_mut().zip(&rows) {
         match outputs.split_at_checked(rows.len()) {
