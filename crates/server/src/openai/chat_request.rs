@@ -190,18 +190,17 @@ fn tool_call(fields: Fields<'_>) -> Result<ToolCall, ApiError> {
     let name = function.string("name")?.ok_or_else(|| ApiError::missing(&function.param("name")))?;
     check_name(name, &function.param("name"))?;
     let param = function.param("arguments");
-    let arguments = match function.string("arguments")? {
-        None => return Err(ApiError::missing(&param)),
-        Some(text) if text.trim().is_empty() => serde_json::Map::new(),
-        Some(text) => serde_json::from_str(text).map_err(|error| {
-            ApiError::invalid(
-                &param,
-                "invalid_value",
-                format!("'{param}': expected the text of a JSON object: {error}."),
-            )
-        })?,
-    };
-    Ok(ToolCall { id: id.to_owned(), name: name.to_owned(), arguments })
+    let text = function.string("arguments")?.ok_or_else(|| ApiError::missing(&param))?;
+    Ok(ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: arguments(text, &param)? })
+}
+
+/// A call's arguments, of a text that is an object's JSON or empty.
+pub fn arguments(text: &str, param: &str) -> Result<Map<String, Value>, ApiError> {
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    let wrong = |error| format!("'{param}': expected the text of a JSON object: {error}.");
+    serde_json::from_str(text).map_err(|error| ApiError::invalid(param, "invalid_value", wrong(error)))
 }
 
 /// A text, or parts of type `text`, which are joined by line breaks as vLLM joins them.

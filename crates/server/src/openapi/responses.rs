@@ -29,16 +29,31 @@ fn create() -> Operation {
         &["type", "text"],
         json!({"type": {"enum": ["input_text", "output_text", "text"]}, "text": {"type": "string"}}),
     );
+    let text_or_parts = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]});
     let item = object(
         &["role", "content"],
         json!({
             "type": {"const": "message"},
             "role": {"enum": ["system", "developer", "user", "assistant"]},
-            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]},
+            "content": text_or_parts,
         }),
     );
+    let call = object(
+        &["type", "call_id", "name", "arguments"],
+        json!({
+            "type": {"const": "function_call"},
+            "call_id": {"type": "string"},
+            "name": {"type": "string"},
+            "arguments": {"type": "string", "description": "The text of a JSON object."},
+        }),
+    );
+    let result = object(
+        &["type", "call_id", "output"],
+        json!({"type": {"const": "function_call_output"}, "call_id": {"type": "string"}, "output": text_or_parts}),
+    );
+    let item = json!({"anyOf": [item, call, result]});
     let input = json!({
-        "description": "What a user says, or messages.",
+        "description": "What a user says, or messages, calls and their results.",
         "anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1, "items": item}],
     });
     let ours = json!({
@@ -68,12 +83,17 @@ fn create() -> Operation {
             "`message.output_text.logprobs` lists each token's log-probability.",
         ),
         "top_logprobs": integer(0, 20, "And this many of the likeliest tokens."),
-        "parallel_tool_calls": flag("Not used."),
         "user": text("Not used; the answer repeats it."),
     });
+    let tool = object(
+        &["type", "name"],
+        json!({"type": {"const": "function"}, "name": {"type": "string"}, "parameters": {"type": ["object", "null"]}}),
+    );
+    let mut tools = fields::tools();
+    tools["tools"] = list(tool, 128, "Functions that the answer may call. The server runs none itself.");
     Operation {
-        description: "OpenAI's Responses API: text in, text out.",
-        request: Some(object(&["input"], with(ours, fields::sampling()))),
+        description: "OpenAI's Responses API: text in, text and calls of functions out.",
+        request: Some(object(&["input"], with(with(ours, tools), fields::sampling()))),
         examples: vec![
             ("plain", json!({"input": "Hello", "max_output_tokens": 8})),
             (
@@ -83,12 +103,24 @@ fn create() -> Operation {
                     "instructions": "Be brief.", "max_output_tokens": 8, "store": false, "metadata": {"run": "1"},
                 }),
             ),
+            (
+                "tools",
+                json!({
+                    "input": [
+                        {"role": "user", "content": "Rain?"},
+                        {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"},
+                        {"type": "function_call_output", "call_id": "call_1", "output": "No."},
+                    ],
+                    "tools": [{"type": "function", "name": "weather"}], "max_output_tokens": 8,
+                }),
+            ),
         ],
         response: response(),
         stream: Some(
             "Named events with a `sequence_number`: `response.created`, `response.in_progress`, \
              `response.output_item.added`, `response.content_part.added`, `response.output_text.delta`, \
-             `response.output_text.done`, `response.content_part.done`, `response.output_item.done`, and \
+             `response.output_text.done`, `response.content_part.done`, `response.function_call_arguments.delta`, \
+             `response.function_call_arguments.done`, `response.output_item.done`, and \
              `response.completed`, `response.incomplete` or `response.failed` last.",
         ),
         ..Operation::new("post", "/v1/responses", "Answer a conversation, and keep it")
@@ -96,7 +128,7 @@ fn create() -> Operation {
 }
 
 fn response() -> Value {
-    let message = json!({"type": "object", "required": ["type", "id", "status"]});
+    let item = json!({"type": "object", "required": ["type", "id", "status"]});
     answer(json!({
         "id": a("string"),
         "object": always("response"),
@@ -107,7 +139,9 @@ fn response() -> Value {
         "instructions": maybe("string"),
         "max_output_tokens": maybe("integer"),
         "model": a("string"),
-        "output": many(message),
+        "output": many(item),
+        "tools": many(json!({"type": "object"})),
+        "parallel_tool_calls": a("boolean"),
         "previous_response_id": maybe("string"),
         "store": a("boolean"),
         "temperature": a("number"),

@@ -20,11 +20,12 @@ use crate::{
     error::ApiError,
     openai::{
         generation::AboutPrompt,
-        logprobs::ChatLogprobs,
         responses::{
-            object::{OutputMessage, OutputText, Response},
+            object::Response,
+            output::{GrowingOutput, as_said},
             request::{ResponseRequest, Truncation},
             store::Stored,
+            tools::check_results,
             writer::ResponseWriter,
         },
         structured::Structure,
@@ -38,6 +39,7 @@ struct Prepared {
     job: Job,
     structure: Option<Structure>,
     response: Response,
+    output: GrowingOutput,
     /// What was said, without the instructions; `Some` where it is to be kept.
     conversation: Option<Vec<Message>>,
 }
@@ -60,23 +62,26 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let bytes = bytes + previous.as_ref().map_or(0, |previous| previous.bytes());
     let reader = Arc::clone(&app);
     let prepared = off_runtime(bytes, move || prepare(&reader, request, previous.as_deref()));
-    let Prepared { mut job, structure, mut response, conversation } = prepared.await?;
+    let Prepared { mut job, structure, mut response, mut output, conversation } = prepared.await?;
     job.constraint = constraints::compile(&app, structure).await?;
     let choices = job.submit(&app, None)?;
-    let logprobs = job.logprobs.is_some();
     if job.generation.stream.is_some() {
-        let writer = ResponseWriter::new(app, response, conversation, logprobs);
+        let writer = ResponseWriter::new(app, response, output, conversation);
         return Ok(sse::written(choices, writer, KeepAlive::new()));
     }
     let answer = collect(choices, 1).await?.remove(0);
-    let listed = if logprobs { ChatLogprobs::new(&answer.tokens, &*app.backend).content } else { Vec::new() };
-    let said = conversation.map(|mut conversation| {
-        conversation.push(Message::new("assistant", answer.text.as_str()));
-        conversation
-    });
-    response.end(OutputMessage::begun().with(OutputText::new(answer.text, listed)), &answer.finish);
+    // The changes are for who watches; the items are what they come to.
+    output.begin();
+    for token in answer.tokens {
+        output.token(token, &*app.backend);
+    }
+    output.finish(&answer.finish, &*app.backend);
+    let items = output.into_items();
+    let said = as_said(&items);
+    response.end(items, &answer.finish);
     let json = to_json(&response);
-    if let Some(conversation) = said {
+    if let Some(mut conversation) = conversation {
+        conversation.push(said);
         app.responses.put(response.id, Stored { json: json.clone(), conversation });
     }
     Ok(as_json(json))
@@ -86,9 +91,11 @@ fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -
     let model = app.model_name(request.generation.model.as_deref())?;
     let mut said = previous.map_or_else(Vec::new, |previous| previous.conversation.clone());
     said.append(&mut request.input);
+    check_results(&said)?;
     let (prompt, said) = prompt(app, &request, said)?;
     let response = Response::begun(model.clone(), &request);
-    let structure = request.generation.structure.take();
+    let structure = request.take_structure()?;
+    let output = GrowingOutput::new(request.tools.callable.is_some(), request.logprobs.is_some());
     let job = Job {
         model,
         prompts: vec![prompt],
@@ -98,29 +105,32 @@ fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -
         about_prompt: AboutPrompt::default(),
         constraint: None,
     };
-    Ok(Prepared { job, structure, response, conversation: request.store.then_some(said) })
+    Ok(Prepared { job, structure, response, output, conversation: request.store.then_some(said) })
 }
 
 /// Ids of the instructions and of what was said. Where that is too long and the request allows it, only as many of the last
 /// messages count as fit, from here on: what is kept could be read once, and so never grows beyond the context.
 fn prompt(app: &App, request: &ResponseRequest, said: Vec<Message>) -> Result<(Vec<u32>, Vec<Message>), ApiError> {
     let instructions = request.instructions.as_ref().map(|text| Message::new("system", text.as_str()));
+    let tools = request.tools.callable.as_ref().map_or(&[][..], |tools| &tools.definitions);
     let encode = |said: &[Message]| {
         let messages: Vec<_> = instructions.iter().chain(said).cloned().collect();
-        conversation::encode(&*app.backend, &messages, &[], Ending::Answer, "input")
+        conversation::encode(&*app.backend, &messages, tools, Ending::Answer, "input")
     };
     let room = app.backend.context_tokens().saturating_sub(request.generation.max_tokens.unwrap_or(1));
     let ids = encode(&said)?;
     if ids.len() <= room || request.truncation == Truncation::Disabled {
         return Ok((ids, said));
     }
-    // The fewest that must go. The last stays, and where it is too long alone, the engine says so.
-    let (mut low, mut high) = (0, said.len() - 1);
-    let mut kept = without(&said, high);
+    // The fewest that must go. The last stays, with the call that it may be the result of, and where it is too long alone,
+    // the engine says so.
+    let cuts: Vec<_> = (0..said.len()).filter(|&at| said[at].role != "tool").collect();
+    let (mut low, mut high) = (0, cuts.len().saturating_sub(1));
+    let mut kept = without(&said, cuts.last().copied().unwrap_or(0));
     let mut fitting = encode(&kept)?;
     while low + 1 < high {
         let middle = low.midpoint(high);
-        let rest = without(&said, middle);
+        let rest = without(&said, cuts[middle]);
         let ids = encode(&rest)?;
         if ids.len() <= room {
             (high, kept, fitting) = (middle, rest, ids);

@@ -181,3 +181,162 @@ fn a_format_that_cannot_be_compiled_is_named_by_its_field() {
     let (status, answer) = server.post(PATH, json!({"input": "hi", "text": {"format": {"type": "json_object"}}}));
     assert_eq!((status, &answer["text"]["format"]["type"]), (200, &json!("json_object")));
 }
+
+const TWO_CALLS: &str = "Wait.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\"}}\n</tool_call>\n\
+    <tool_call>\n{\"name\": \"weather\", \"arguments\": {}}\n</tool_call>";
+
+fn saying(answer: &str) -> Server {
+    Server::start_over(Script { answer: Some(answer.to_owned()), ..Script::default() }, None)
+}
+
+fn with_tools(extra: Value) -> Value {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let mut body = json!({"input": "hi", "tools": [{"type": "function", "name": "weather", "parameters": schema}]});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
+/// An answer without what differs between any two: its names.
+fn nameless(mut output: Value) -> Value {
+    for item in output.as_array_mut().unwrap() {
+        for name in ["id", "call_id"] {
+            if let Some(id) = item.get_mut(name) {
+                assert!(id.take().as_str().unwrap().len() > 20);
+            }
+        }
+    }
+    output
+}
+
+#[test]
+fn calls_are_items_of_their_own_whole_and_streamed() {
+    let server = saying(TWO_CALLS);
+    let (status, answer) = server.post(PATH, with_tools(json!({})));
+    assert_eq!((status, &answer["status"]), (200, &json!("completed")), "{answer}");
+    // The tool's name stands for its definition in the script's prompt.
+    assert_eq!(answer["usage"]["input_tokens"], 3);
+    assert_eq!((&answer["tool_choice"], &answer["tools"][0]["name"]), (&json!("auto"), &json!("weather")));
+    let ids: Vec<_> = answer["output"].as_array().unwrap().iter().map(|item| item["call_id"].clone()).collect();
+    assert!(ids[1] != ids[2] && ids[1].as_str().unwrap().starts_with("call_"), "{ids:?}");
+    let call = |arguments: &str| {
+        json!({
+            "type": "function_call", "id": null, "call_id": null, "name": "weather", "arguments": arguments,
+            "status": "completed",
+        })
+    };
+    let text = json!({"type": "output_text", "annotations": [], "logprobs": [], "text": "Wait."});
+    let expected = json!([
+        {"type": "message", "id": null, "status": "completed", "role": "assistant", "content": [text]},
+        call("{\"city\": \"Köln\"}"),
+        call("{}"),
+    ]);
+    assert_eq!(nameless(answer["output"].clone()), expected);
+
+    let events = server.events(PATH, with_tools(json!({"stream": true})));
+    let (_, last) = events.last().unwrap();
+    assert_eq!(nameless(last["response"]["output"].clone()), expected);
+    let (mut names, mut grown) = (Vec::new(), vec![String::new(); 3]);
+    for (i, (name, event)) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], i);
+        let Some(index) = event["output_index"].as_u64() else { continue };
+        let index = index as usize;
+        let item = &last["response"]["output"][index];
+        match name.strip_prefix("response.").unwrap() {
+            "output_item.added" => assert_eq!(event["item"]["status"], "in_progress"),
+            "output_item.done" => assert_eq!(&event["item"], item),
+            _ => assert_eq!(event["item_id"], item["id"]),
+        }
+        match name.strip_prefix("response.").unwrap() {
+            "output_text.delta" | "function_call_arguments.delta" => grown[index] += event["delta"].as_str().unwrap(),
+            name => names.push((index, name)),
+        }
+        if name == "response.function_call_arguments.done" {
+            assert_eq!((&event["arguments"], &event["name"]), (&item["arguments"], &json!("weather")));
+        }
+    }
+    let called = ["output_item.added", "function_call_arguments.done", "output_item.done"];
+    let said = ["output_item.added", "content_part.added", "output_text.done", "content_part.done", "output_item.done"];
+    let expected =
+        said.map(|name| (0, name)).into_iter().chain([1, 2].iter().flat_map(|&i| called.map(|name| (i, name))));
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    assert_eq!(grown, ["Wait.", "{\"city\": \"Köln\"}", "{}"]);
+}
+
+#[test]
+fn a_result_goes_on_from_the_call_that_was_kept() {
+    let server = saying("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"a\"}}\n</tool_call>");
+    let (_, first) = server.post(PATH, with_tools(json!({})));
+    let call = &first["output"][0];
+    let result = |id: &Value| json!([{"type": "function_call_output", "call_id": id, "output": "rain"}]);
+    let follow = |id: &Value| with_tools(json!({"input": result(id), "previous_response_id": first["id"]}));
+    let (status, kept) = server.post(PATH, follow(&call["call_id"]));
+    assert_eq!(status, 200, "{kept}");
+    let history = json!([{"role": "user", "content": "hi"}, call, result(&call["call_id"])[0]]);
+    let (status, sent) = server.post(PATH, with_tools(json!({"input": history})));
+    assert_eq!((status, &sent["usage"]), (200, &kept["usage"]), "{sent}");
+    let (status, error) = server.post(PATH, follow(&json!("call_of_nobody")));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("input")));
+    assert!(error["error"]["message"].as_str().unwrap().contains("call_of_nobody"), "{error}");
+}
+
+#[test]
+fn a_call_that_was_cut_off_is_incomplete_and_was_not_made() {
+    let server = saying("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"K");
+    let (_, answer) = server.post(PATH, with_tools(json!({})));
+    let [call] = &answer["output"].as_array().unwrap()[..] else { panic!("one call: {answer}") };
+    assert_eq!((&call["status"], &call["arguments"]), (&json!("incomplete"), &json!("{\"city\": \"K")));
+    let result = json!([{"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}]);
+    let follow = with_tools(json!({"input": result, "previous_response_id": answer["id"]}));
+    assert_eq!(server.post(PATH, follow).0, 400);
+}
+
+#[test]
+fn without_tools_a_call_is_a_text() {
+    let server = saying(TWO_CALLS);
+    for extra in [json!({"tool_choice": "none"}), json!({"tools": []})] {
+        let (_, answer) = server.post(PATH, with_tools(extra));
+        assert_eq!(answer["output"][0]["content"][0]["text"], TWO_CALLS);
+        assert_eq!(answer["usage"]["input_tokens"], 2);
+    }
+}
+
+#[test]
+fn nothing_said_and_nothing_called_is_a_message_without_text() {
+    for (streamed, tools) in [(false, false), (false, true), (true, false), (true, true)] {
+        let server = saying("");
+        let mut body = with_tools(json!({"stream": streamed}));
+        if !tools {
+            body["tools"] = json!([]);
+        }
+        let answer = match streamed {
+            false => server.post(PATH, body).1,
+            true => server.events(PATH, body).last().unwrap().1["response"].clone(),
+        };
+        let [message] = &answer["output"].as_array().unwrap()[..] else { panic!("one message: {answer}") };
+        assert_eq!((&message["type"], &message["content"][0]["text"]), (&json!("message"), &json!("")));
+    }
+}
+
+#[test]
+fn a_result_stays_with_its_call_where_the_oldest_is_left_out() {
+    let server = Server::start(None);
+    let call = json!({"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"});
+    let result = |bytes: usize| json!({"type": "function_call_output", "call_id": "1", "output": "r".repeat(bytes)});
+    let input = |bytes: usize| json!([{"role": "user", "content": "a".repeat(50)}, call, result(bytes)]);
+    let cut = json!({"input": input(30), "max_output_tokens": 4, "truncation": "auto"});
+    let (status, cut) = server.post(PATH, cut);
+    assert_eq!((status, &cut["usage"]["input_tokens"]), (200, &json!(30)), "{cut}");
+    // What is kept can be gone on from: the call is there.
+    assert_eq!(server.post(PATH, json!({"input": "x", "previous_response_id": cut["id"]})).0, 200);
+    assert_eq!(server.post(PATH, json!({"input": input(70), "truncation": "auto"})).0, 400);
+}
+
+#[test]
+fn a_schema_of_a_tool_that_cannot_be_compiled_is_named_by_its_field() {
+    let server = Server::start(None);
+    let wrong = json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}});
+    let tool = |name: &str, schema: &Value| json!({"type": "function", "name": name, "parameters": schema});
+    let tools = json!([tool("f", &json!({"type": "object"})), tool("g", &wrong)]);
+    let (status, error) = server.post(PATH, json!({"input": "hi", "tools": tools}));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("tools[1].parameters")), "{error}");
+}

@@ -2,6 +2,8 @@
 
 pub mod input;
 pub mod object;
+pub mod output;
 pub mod request;
 pub mod store;
+pub mod tools;
 pub mod writer;

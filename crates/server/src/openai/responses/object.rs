@@ -4,8 +4,11 @@ use dots_engine::{Finish, FinishReason};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::request::{ResponseRequest, Truncation};
-use crate::openai::{logprobs::ChatToken, unique_id};
+use super::{
+    output::OutputItem,
+    request::{ResponseRequest, Truncation},
+};
+use crate::openai::unique_id;
 
 /// A response, finished or not.
 #[derive(Debug, Clone, Serialize)]
@@ -21,7 +24,7 @@ pub struct Response {
     instructions: Option<String>,
     max_output_tokens: Option<usize>,
     model: String,
-    output: Vec<OutputMessage>,
+    output: Vec<OutputItem>,
     parallel_tool_calls: bool,
     previous_response_id: Option<String>,
     reasoning: Value,
@@ -29,38 +32,14 @@ pub struct Response {
     store: bool,
     temperature: f32,
     text: Value,
-    tool_choice: &'static str,
-    tools: [Value; 0],
+    tool_choice: Value,
+    tools: Vec<Value>,
     top_logprobs: usize,
     top_p: f32,
     truncation: &'static str,
     usage: Option<Usage>,
     user: Option<String>,
     metadata: Map<String, Value>,
-}
-
-/// What the model said.
-#[derive(Debug, Clone, Serialize)]
-pub struct OutputMessage {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// Its name in events.
-    pub id: String,
-    status: &'static str,
-    role: &'static str,
-    content: Vec<OutputText>,
-}
-
-/// Its text.
-#[derive(Debug, Clone, Serialize)]
-pub struct OutputText {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    annotations: [Value; 0],
-    /// Empty unless the request asked.
-    pub logprobs: Vec<ChatToken>,
-    /// All of it.
-    pub text: String,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -105,8 +84,8 @@ impl Response {
             store: request.store,
             temperature: sampling.temperature,
             text: json!({"format": request.format}),
-            tool_choice: "auto",
-            tools: [],
+            tool_choice: request.tools.choice.clone(),
+            tools: request.tools.definitions.clone(),
             top_logprobs: request.logprobs.unwrap_or(0),
             top_p: sampling.top_p,
             truncation: match request.truncation {
@@ -119,14 +98,13 @@ impl Response {
         }
     }
 
-    /// Ends it with what was said. A text that was cut short leaves it incomplete.
-    pub fn end(&mut self, mut message: OutputMessage, finish: &Finish) {
+    /// Ends it with what was said and called. An answer that was cut short leaves it incomplete.
+    pub fn end(&mut self, output: Vec<OutputItem>, finish: &Finish) {
         (self.status, self.incomplete_details) = match finish.reason {
             FinishReason::Stop => ("completed", None),
             FinishReason::Length => ("incomplete", Some(json!({"reason": "max_output_tokens"}))),
         };
-        message.status = self.status;
-        self.output = vec![message];
+        self.output = output;
         self.usage = Some(Usage {
             input_tokens: finish.prompt_tokens,
             input_tokens_details: InputDetails { cached_tokens: finish.cached_tokens },
@@ -142,39 +120,8 @@ impl Response {
         self.error = Some(json!({"code": "server_error", "message": message}));
     }
 
-    /// What was said, once it has ended.
-    pub fn message(&self) -> Option<&OutputMessage> {
-        self.output.first()
-    }
-
     /// `response.completed` or `response.incomplete`, as it ended.
     pub fn last_event(&self) -> &'static str {
         if self.status == "incomplete" { "response.incomplete" } else { "response.completed" }
-    }
-}
-
-impl OutputMessage {
-    /// A message that has begun.
-    pub fn begun() -> Self {
-        Self {
-            kind: "message",
-            id: format!("msg_{}", unique_id()),
-            status: "in_progress",
-            role: "assistant",
-            content: Vec::new(),
-        }
-    }
-
-    /// The message with its text.
-    pub fn with(mut self, text: OutputText) -> Self {
-        self.content = vec![text];
-        self
-    }
-}
-
-impl OutputText {
-    /// A text and its tokens' log-probabilities.
-    pub fn new(text: String, logprobs: Vec<ChatToken>) -> Self {
-        Self { kind: "output_text", annotations: [], logprobs, text }
     }
 }

@@ -3,14 +3,16 @@
 use dots_model::{checkpoint::GenerationDefaults, template::Message};
 use serde_json::{Map, Value, json};
 
-use super::input;
+use super::{
+    input,
+    tools::{NAMES, ResponseTools},
+};
 use crate::{
-    error::{ApiError, quoted},
+    error::{ApiError, quoted, renamed},
     openai::{
         Generation,
         fields::{Fields, wrong_type},
-        generation::refuse_entries,
-        structured::text_format,
+        structured::{Structure, text_format},
     },
 };
 
@@ -69,6 +71,8 @@ pub struct ResponseRequest {
     pub metadata: Map<String, Value>,
     /// The client's name for who asks.
     pub user: Option<String>,
+    /// What the answer may call.
+    pub tools: ResponseTools,
     /// As the request said, for the answer to repeat.
     pub parallel_tool_calls: bool,
     /// With `Some(n)`: each token's log-probability and the `n` best.
@@ -84,6 +88,7 @@ impl ResponseRequest {
     pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
         refuse_what_is_not_here(fields)?;
+        let tools = ResponseTools::parse(fields)?;
         let max_output_tokens = fields.integer("max_output_tokens", 1..=i64::MAX)?;
         let mut shared: Map<_, _> = body
             .iter()
@@ -112,10 +117,22 @@ impl ResponseRequest {
             truncation: truncation(fields)?,
             metadata: metadata(fields)?,
             user: fields.string("user")?.map(str::to_owned),
+            tools,
             parallel_tool_calls: fields.boolean("parallel_tool_calls")?.unwrap_or(true),
             logprobs: logprobs(fields)?,
             generation,
         })
+    }
+
+    /// Takes the form that the answer must have: that of its tools and of its text.
+    pub fn take_structure(&mut self) -> Result<Option<Structure>, ApiError> {
+        let structure = self.generation.structure.take();
+        let Some(tools) = &self.tools.callable else { return Ok(structure) };
+        let mut structure = tools.structure(structure).map_err(|error| error.renamed(&NAMES))?;
+        for part in &mut structure.parts {
+            part.param = renamed(&part.param, &NAMES);
+        }
+        Ok(Some(structure))
     }
 }
 
@@ -171,13 +188,6 @@ fn metadata(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
 
 /// What would change the answer and cannot: an answer that left it out would look like one that kept to it.
 fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
-    refuse_entries(fields, "tools", "tool calling")?;
-    match fields.get("tool_choice") {
-        // Without tools both mean the same.
-        None => {}
-        Some(Value::String(word)) if word == "none" || word == "auto" => {}
-        Some(_) => return Err(ApiError::unsupported("tool_choice", "tool calling")),
-    }
     for (name, what) in [("conversation", "a conversation object"), ("prompt", "a stored prompt")] {
         if fields.get(name).is_some() {
             return Err(ApiError::unsupported(name, what));
@@ -215,6 +225,13 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named() {
         let many: Map<_, _> = (0..17).map(|i| (i.to_string(), json!("x"))).collect();
+        let tool = |name: &str| json!({"type": "function", "name": name});
+        let of_tool = |extra: Value| {
+            let mut tool = tool("f");
+            tool.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            json!({"tools": [tool]})
+        };
+        let choose = |choice: Value| json!({"tools": [tool("f")], "tool_choice": choice});
         let cases = [
             (json!({"input": null}), "input"),
             (json!({"input": 1}), "input"),
@@ -240,7 +257,30 @@ mod tests {
             (json!({"include": [1]}), "include[0]"),
             (json!({"include": ["everything"]}), "include[0]"),
             (json!({"top_logprobs": 21}), "top_logprobs"),
-            (json!({"tools": [{"type": "web_search"}]}), "tools"),
+            (json!({"tools": {}}), "tools"),
+            (json!({"tools": vec![tool("f"); 129]}), "tools"),
+            (json!({"tools": ["f"]}), "tools[0]"),
+            (json!({"tools": [{}]}), "tools[0].type"),
+            (json!({"tools": [{"type": 1}]}), "tools[0].type"),
+            (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+            (json!({"tools": [tool("f"), {"type": "file_search"}]}), "tools[1].type"),
+            (json!({"tools": [{"type": "custom", "name": "f"}]}), "tools[0].type"),
+            (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools[0].name"),
+            (json!({"tools": [tool("a b")]}), "tools[0].name"),
+            (json!({"tools": [tool("f"), tool("f")]}), "tools[1].name"),
+            (of_tool(json!({"name": 1})), "tools[0].name"),
+            (of_tool(json!({"description": 1})), "tools[0].description"),
+            (of_tool(json!({"strict": "yes"})), "tools[0].strict"),
+            (of_tool(json!({"parameters": []})), "tools[0].parameters"),
+            (of_tool(json!({"parameters": {"type": "array"}})), "tools[0].parameters.type"),
+            (choose(json!("any")), "tool_choice"),
+            (choose(json!(1)), "tool_choice"),
+            (choose(json!({})), "tool_choice.type"),
+            (choose(json!({"type": "allowed_tools"})), "tool_choice.type"),
+            (choose(json!({"type": "web_search"})), "tool_choice.type"),
+            (choose(json!({"type": "function"})), "tool_choice.name"),
+            (choose(json!({"type": "function", "name": 1})), "tool_choice.name"),
+            (choose(json!({"type": "function", "name": "g"})), "tool_choice.name"),
             (json!({"tool_choice": "required"}), "tool_choice"),
             (json!({"conversation": "conv_1"}), "conversation"),
             (json!({"prompt": {"id": "p"}}), "prompt"),
@@ -278,6 +318,30 @@ mod tests {
             "max_tool_calls": 3, "stream_options": {"include_obfuscation": false}, "instructions": null,
         });
         assert_eq!(parse(harmless).unwrap(), parse(json!({})).unwrap());
+    }
+
+    #[test]
+    fn tools_are_a_chats_and_are_repeated_as_they_came() {
+        let tool = json!({"type": "function", "name": "f", "parameters": {"type": "object"}});
+        let mut parsed = parse(json!({"tools": [tool], "tool_choice": {"type": "function", "name": "f"}})).unwrap();
+        let chats = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
+        assert_eq!(parsed.tools.callable.as_ref().unwrap().definitions, [chats]);
+        assert_eq!(parsed.tools.choice, json!({"type": "function", "name": "f"}));
+        let repeated = &parsed.tools.definitions[0];
+        assert_eq!((&repeated["name"], &repeated["strict"]), (&json!("f"), &json!(true)));
+        let structure = parsed.take_structure().unwrap().unwrap();
+        assert_eq!((structure.param.as_str(), structure.parts[0].param.as_str()), ("tools", "tools[0].parameters"));
+        let none = parse(json!({"tools": [tool], "tool_choice": "none"})).unwrap().tools;
+        assert_eq!((none.callable, none.definitions.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_form_that_is_no_json_goes_with_no_tools() {
+        let tools = json!([{"type": "function", "name": "f"}]);
+        let error = parse(json!({"tools": tools, "guided_regex": "a"})).unwrap().take_structure().unwrap_err();
+        let (status, message, param, _) = error.parts();
+        assert_eq!((status, param), (400, Some("guided_regex")));
+        assert!(message.contains("'text.format'"), "{message}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use dots_model::template::Message;
+use dots_model::template::{Message, ToolCall};
+use serde_json::{Map, Value};
 
 /// Most responses kept.
 const MAX_RESPONSES: usize = 4096;
@@ -26,9 +27,30 @@ pub struct Stored {
 impl Stored {
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
-        let said = |message: &Message| message.role.len() + message.content.len() + OVERHEAD_BYTES;
-        self.json.len() + self.conversation.iter().map(said).sum::<usize>() + OVERHEAD_BYTES
+        self.json.len() + self.conversation.iter().map(message_bytes).sum::<usize>() + OVERHEAD_BYTES
     }
+}
+
+fn message_bytes(message: &Message) -> usize {
+    let call = |call: &ToolCall| call.id.len() + call.name.len() + object_bytes(&call.arguments) + OVERHEAD_BYTES;
+    let names = [&message.tool_call_id, &message.name].into_iter().flatten().map(String::len).sum::<usize>();
+    let calls = message.tool_calls.iter().map(call).sum::<usize>();
+    message.role.len() + message.content.len() + names + calls + OVERHEAD_BYTES
+}
+
+fn object_bytes(object: &Map<String, Value>) -> usize {
+    object.iter().map(|(key, value)| key.len() + OVERHEAD_BYTES + value_bytes(value)).sum()
+}
+
+/// Values come from JSON that was read, and so are not nested deeper than its reader allows.
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(value_bytes).sum(),
+        Value::Object(object) => object_bytes(object),
+    };
+    inside + size_of::<Value>()
 }
 
 /// Keeps responses in memory, within a count and a size; who was not asked for the longest goes first.
@@ -154,6 +176,18 @@ mod tests {
             assert_eq!(kept.by_id.len(), kept.by_use.len());
         }
         assert_eq!(kept(&store, &["3", "6", "7"]), [false, false, true]);
+    }
+
+    #[test]
+    fn calls_and_results_count() {
+        let bytes = |message: Message| Stored { json: String::new(), conversation: vec![message] }.bytes();
+        let bare = bytes(Message::new("tool", ""));
+        let named = Message { tool_call_id: Some("x".repeat(1000)), ..Message::new("tool", "") };
+        assert_eq!(bytes(named), bare + 1000);
+        let arguments = serde_json::json!({"a": vec![0; 1000], "b": {"c": "x".repeat(1000)}});
+        let call = ToolCall { id: "1".into(), name: "f".into(), arguments: arguments.as_object().unwrap().clone() };
+        let calls = Message { tool_calls: vec![call], ..Message::new("tool", "") };
+        assert!(bytes(calls) > bare + 1000 * size_of::<Value>() + 1000);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A response as events: it is created, its message begins, grows and ends, and it is complete.
+//! A response as events: it is created, its messages and calls begin, grow and end one after another, and it is complete.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,16 +7,14 @@ use dots_model::template::Message;
 use serde::Serialize;
 
 use super::{
-    object::{OutputMessage, OutputText, Response},
+    object::Response,
+    output::{Change, FunctionCall, GrowingOutput, OutputItem, OutputMessage, OutputText, as_said},
     store::Stored,
 };
 use crate::{
     App,
     error::ApiError,
-    openai::{
-        logprobs::{ChatLogprobs, ChatToken},
-        to_json,
-    },
+    openai::{logprobs::ChatToken, to_json},
     sse::{Sent, Writer},
 };
 
@@ -24,15 +22,9 @@ use crate::{
 pub struct ResponseWriter {
     app: Arc<App>,
     response: Response,
-    message: OutputMessage,
+    output: GrowingOutput,
     /// What was said before; `Some` where the conversation is to be kept.
     conversation: Option<Vec<Message>>,
-    logprobs: bool,
-    text: String,
-    /// Of all tokens whose text has gone out.
-    listed: Vec<ChatToken>,
-    /// Tokens whose text is not certain yet; they go out with it.
-    waiting: Vec<TokenEvent>,
     sequence_number: usize,
 }
 
@@ -53,7 +45,7 @@ struct OfResponse<'a> {
 #[derive(Serialize)]
 struct OfItem<'a> {
     output_index: usize,
-    item: &'a OutputMessage,
+    item: &'a OutputItem,
 }
 
 #[derive(Serialize)]
@@ -76,39 +68,87 @@ struct OfText<'a> {
     logprobs: &'a [ChatToken],
 }
 
+#[derive(Serialize)]
+struct OfArguments<'a> {
+    item_id: &'a str,
+    output_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<&'a str>,
+}
+
 impl ResponseWriter {
-    /// For `response`, which has begun. `conversation` is what was said before it, where it is to be kept.
-    pub(crate) fn new(app: Arc<App>, response: Response, conversation: Option<Vec<Message>>, logprobs: bool) -> Self {
-        Self {
-            app,
-            response,
-            message: OutputMessage::begun(),
-            conversation,
-            logprobs,
-            text: String::new(),
-            listed: Vec::new(),
-            waiting: Vec::new(),
-            sequence_number: 0,
-        }
+    /// For `response`, which has begun, and what it will say. `conversation` is what was said before it, where it is to be
+    /// kept.
+    pub(crate) fn new(
+        app: Arc<App>,
+        response: Response,
+        output: GrowingOutput,
+        conversation: Option<Vec<Message>>,
+    ) -> Self {
+        Self { app, response, output, conversation, sequence_number: 0 }
     }
 
-    fn delta(&mut self, text: &str, sent: &mut VecDeque<Sent>) {
-        if text.is_empty() && self.waiting.is_empty() {
-            return;
+    /// `begun` items had begun before these changes.
+    fn send(&mut self, begun: usize, changes: Vec<Change>, sent: &mut VecDeque<Sent>) {
+        let (number, items) = (&mut self.sequence_number, self.output.items());
+        let mut begun = begun;
+        for change in changes {
+            let output_index = match change {
+                Change::Begun(_) => begun,
+                _ => begun.saturating_sub(1),
+            };
+            let item_id = items[output_index].id();
+            match change {
+                Change::Begun(item) => {
+                    begun += 1;
+                    send(number, sent, "response.output_item.added", OfItem { output_index, item: &item });
+                    if let OutputItem::Message(_) = item {
+                        let part = &OutputText::new(String::new(), Vec::new());
+                        let rest = OfPart { item_id, output_index, content_index: 0, part };
+                        send(number, sent, "response.content_part.added", rest);
+                    }
+                }
+                Change::Text(text, logprobs) => {
+                    let (delta, logprobs) = (Some(text.as_str()), logprobs.as_slice());
+                    let rest = OfText { item_id, output_index, content_index: 0, delta, text: None, logprobs };
+                    send(number, sent, "response.output_text.delta", rest);
+                }
+                Change::Arguments(more) => {
+                    let delta = Some(more.as_str());
+                    let rest = OfArguments { item_id, output_index, delta, name: None, arguments: None };
+                    send(number, sent, "response.function_call_arguments.delta", rest);
+                }
+                Change::Ended => {
+                    let item = &items[output_index];
+                    send_whole(number, sent, output_index, item);
+                    send(number, sent, "response.output_item.done", OfItem { output_index, item });
+                }
+            }
         }
-        let tokens = std::mem::take(&mut self.waiting);
-        let logprobs = ChatLogprobs::new(&tokens, &*self.app.backend).content;
-        let rest = OfText {
-            item_id: &self.message.id,
-            output_index: 0,
-            content_index: 0,
-            delta: Some(text),
-            text: None,
-            logprobs: &logprobs,
-        };
-        send(&mut self.sequence_number, sent, "response.output_text.delta", rest);
-        self.text.push_str(text);
-        self.listed.extend(logprobs);
+    }
+}
+
+/// What an item came to.
+fn send_whole(number: &mut usize, sent: &mut VecDeque<Sent>, output_index: usize, item: &OutputItem) {
+    match item {
+        OutputItem::Message(OutputMessage { id: item_id, content, .. }) => {
+            for (content_index, part) in content.iter().enumerate() {
+                let (text, logprobs) = (Some(part.text.as_str()), part.logprobs.as_slice());
+                let rest = OfText { item_id, output_index, content_index, delta: None, text, logprobs };
+                send(number, sent, "response.output_text.done", rest);
+                let rest = OfPart { item_id, output_index, content_index, part };
+                send(number, sent, "response.content_part.done", rest);
+            }
+        }
+        OutputItem::Call(FunctionCall { id: item_id, name, arguments, .. }) => {
+            let (name, arguments) = (Some(name.as_str()), Some(arguments.as_str()));
+            let rest = OfArguments { item_id, output_index, delta: None, name, arguments };
+            send(number, sent, "response.function_call_arguments.done", rest);
+        }
     }
 }
 
@@ -123,45 +163,25 @@ impl Writer for ResponseWriter {
         let (number, response) = (&mut self.sequence_number, &self.response);
         send(number, sent, "response.created", OfResponse { response });
         send(number, sent, "response.in_progress", OfResponse { response });
-        send(number, sent, "response.output_item.added", OfItem { output_index: 0, item: &self.message });
-        let part = &OutputText::new(String::new(), Vec::new());
-        let rest = OfPart { item_id: &self.message.id, output_index: 0, content_index: 0, part };
-        send(number, sent, "response.content_part.added", rest);
+        let changes = self.output.begin();
+        self.send(0, changes, sent);
     }
 
-    fn token(&mut self, _choice: usize, mut token: TokenEvent, sent: &mut VecDeque<Sent>) {
-        let text = std::mem::take(&mut token.text);
-        if self.logprobs {
-            self.waiting.push(token);
-        }
-        if !text.is_empty() {
-            self.delta(&text, sent);
-        }
+    fn token(&mut self, _choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>) {
+        let begun = self.output.items().len();
+        let changes = self.output.token(token, &*self.app.backend);
+        self.send(begun, changes, sent);
     }
 
     fn finish(&mut self, _choice: usize, finish: &Finish, sent: &mut VecDeque<Sent>) {
-        self.delta(&finish.text, sent);
-        let text = OutputText::new(std::mem::take(&mut self.text), std::mem::take(&mut self.listed));
-        let message = self.message.clone().with(text.clone());
-        self.response.end(message, finish);
-
-        let number = &mut self.sequence_number;
-        let rest = OfText {
-            item_id: &self.message.id,
-            output_index: 0,
-            content_index: 0,
-            delta: None,
-            text: Some(&text.text),
-            logprobs: &text.logprobs,
-        };
-        send(number, sent, "response.output_text.done", rest);
-        let rest = OfPart { item_id: &self.message.id, output_index: 0, content_index: 0, part: &text };
-        send(number, sent, "response.content_part.done", rest);
-        if let Some(item) = self.response.message() {
-            send(number, sent, "response.output_item.done", OfItem { output_index: 0, item });
-        }
+        let begun = self.output.items().len();
+        let changes = self.output.finish(finish, &*self.app.backend);
+        self.send(begun, changes, sent);
+        let items = std::mem::take(&mut self.output).into_items();
+        let said = as_said(&items);
+        self.response.end(items, finish);
         if let Some(mut conversation) = self.conversation.take() {
-            conversation.push(Message::new("assistant", text.text));
+            conversation.push(said);
             let json = to_json(&self.response);
             self.app.responses.put(self.response.id.clone(), Stored { json, conversation });
         }
