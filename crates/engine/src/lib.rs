@@ -23,9 +23,11 @@ mod scheduler;
 mod sequence;
 mod speculate;
 mod spill;
+mod stats;
 mod stepper;
 mod stop;
 mod text;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -33,9 +35,10 @@ mod tests;
 pub use breakers::{Breakers, DEFAULT_BREAKERS, TokenBytes};
 pub use constraint::{Constraint, Grammars};
 pub use dry::Dry;
-pub use engine::{Engine, EngineOptions, Events, Stats};
+pub use engine::{Engine, EngineOptions, Events};
 pub use request::{
     Event, Failure, Finish, FinishReason, Pooling, PromptToken, Request, Routing, SamplingParams, Stop, SubmitError,
     Timing, TokenEvent, TokenLogprobs,
 };
 pub use spill::SpillOptions;
+pub use stats::{STEP_TOKENS, Stats};

@@ -5,27 +5,17 @@ use std::{
     ops::Bound,
 };
 
-use crate::sequence::Sequence;
+use crate::{sequence::Sequence, turn::Turn};
 
 /// Tokens of an answer that are charged to whoever asks before anyone knows its length; few answers are longer.
 const CHARGED_ANSWER_TOKENS: usize = 1024;
-
-/// A place in the queue: the lower priority number first, as in vLLM; then whose tenant was served least; then who came
-/// first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    priority: i32,
-    /// Tokens of work after which it is this request's turn, in the tenants' common count.
-    start: u64,
-    arrival: u64,
-}
 
 /// Waiting sequences. Tenants share fairly, by tokens: start-time fair queueing (Goyal, Vin and Cheng, 1996). A tenant's
 /// requests are queued behind each other's work; one who has not asked for a while joins where the queue is now, so that
 /// nobody saves up turns. Where there is one tenant, the first to come is the first served.
 #[derive(Default)]
 pub(crate) struct Queue {
-    waiting: BTreeMap<Place, Sequence>,
+    waiting: BTreeMap<Turn, Sequence>,
     /// Start of the request that was last taken: how far the common count is.
     served: u64,
     /// Where each tenant's last request ends; only tenants who are ahead of `served`.
@@ -41,31 +31,31 @@ impl Queue {
         let work = sequence.prompt_tokens() + sequence.max_tokens().min(CHARGED_ANSWER_TOKENS);
         self.tenants.insert(tenant, start + work as u64);
         self.arrivals += 1;
-        let place = Place { priority, start, arrival: self.arrivals };
-        sequence.place = Some(place);
-        self.waiting.insert(place, sequence);
+        let turn = Turn { priority, start, arrival: self.arrivals };
+        sequence.turn = Some(turn);
+        self.waiting.insert(turn, sequence);
     }
 
-    /// Takes one back that had run, to the place that it had.
+    /// Takes one back that had run, to the turn that it had.
     pub fn put_back(&mut self, sequence: Sequence) {
-        match sequence.place {
-            Some(place) => drop(self.waiting.insert(place, sequence)),
+        match sequence.turn {
+            Some(turn) => drop(self.waiting.insert(turn, sequence)),
             None => self.push(sequence),
         }
     }
 
     /// Who is next behind `after`, or first of all.
-    pub fn next(&self, after: Option<Place>) -> Option<(Place, &Sequence)> {
+    pub fn next(&self, after: Option<Turn>) -> Option<(Turn, &Sequence)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((from, Bound::Unbounded)).next().map(|(&place, sequence)| (place, sequence))
+        self.waiting.range((from, Bound::Unbounded)).next().map(|(&turn, sequence)| (turn, sequence))
     }
 
     /// Takes out the sequence whose turn it is.
-    pub fn take(&mut self, place: Place) -> Option<Sequence> {
-        let sequence = self.waiting.remove(&place)?;
-        if place.start > self.served {
-            self.served = place.start;
-            self.tenants.retain(|_, end| *end > place.start);
+    pub fn take(&mut self, turn: Turn) -> Option<Sequence> {
+        let sequence = self.waiting.remove(&turn)?;
+        if turn.start > self.served {
+            self.served = turn.start;
+            self.tenants.retain(|_, end| *end > turn.start);
         }
         Some(sequence)
     }

@@ -6,11 +6,12 @@ use dots_model::executor::{BLOCK_TOKENS, BlockId, Executor};
 
 use crate::{
     blocks::{BlockPool, Content, blocks_for},
-    engine::Stats,
-    queue::{Place, Queue},
+    queue::Queue,
     sequence::Sequence,
     speculate::Cost,
     spill::Spill,
+    stats::Stats,
+    turn::Turn,
 };
 
 /// Sequences in the queue that may be passed over in one step, since another computes what they can share: a bound on the time
@@ -18,12 +19,12 @@ use crate::{
 const MOST_PASSED_OVER: usize = 64;
 
 /// Sequences are admitted in the [`Queue`]'s order while the cache has room for what they hold already; blocks for what they
-/// generate are taken as they grow. Where none is left, the sequence whose place is last gives all of its own up and waits
-/// again: what it had generated stays, and is computed anew when its turn comes. The one whose place is first is never stopped
+/// generate are taken as they grow. Where none is left, the sequence whose turn is last gives all of its own up and waits
+/// again: what it had generated stays, and is computed anew when it begins again. The one whose turn is first is never stopped
 /// for another, so the engine always gets on.
 pub(crate) struct Scheduler {
     queue: Queue,
-    /// In the order of their places.
+    /// In the order of their turns.
     pub running: Vec<Sequence>,
     pool: BlockPool,
     spill: Option<Spill>,
@@ -126,7 +127,7 @@ impl Scheduler {
         chunks
     }
 
-    /// Takes the blocks that `chunks` need, from the sequence whose place is last where none is free.
+    /// Takes the blocks that `chunks` need, from the sequence whose turn is last where none is free.
     fn grow(&mut self, mut chunks: Vec<usize>) -> Vec<usize> {
         let mut index = 0;
         while index < self.running.len() {
@@ -162,20 +163,20 @@ impl Scheduler {
     }
 
     fn admit(&mut self) {
-        let mut after: Option<Place> = None;
+        let mut after: Option<Turn> = None;
         let mut passed_over = 0;
         while self.running.len() < self.max_sequences
             && passed_over < MOST_PASSED_OVER
-            && let Some((place, next)) = self.queue.next(after)
+            && let Some((turn, next)) = self.queue.next(after)
         {
             match self.admission(next) {
                 Admission::NoRoom => break,
                 Admission::Shortly => {
-                    after = Some(place);
+                    after = Some(turn);
                     passed_over += 1;
                 }
                 Admission::Now(blocks) => {
-                    let Some(sequence) = self.queue.take(place) else { break };
+                    let Some(sequence) = self.queue.take(turn) else { break };
                     self.begin(sequence, blocks);
                 }
             }
@@ -220,7 +221,7 @@ impl Scheduler {
         let absent = sequence.shareable_names().get(shared..).unwrap_or_default();
         sequence.restorable_blocks = self.spill.as_ref().map_or(0, |spill| spill.readable(absent));
         sequence.begin(shared, blocks);
-        let at = self.running.partition_point(|running| running.place < sequence.place);
+        let at = self.running.partition_point(|running| running.turn < sequence.turn);
         self.running.insert(at, sequence);
     }
 
@@ -284,7 +285,7 @@ impl Scheduler {
     /// Holds the pool and the sequences to each other.
     pub fn check_integrity(&self) -> Result<(), String> {
         self.pool.check_integrity(self.running.iter().map(|sequence| &sequence.block_table[..]))?;
-        if !self.running.is_sorted_by_key(|sequence| sequence.place) {
+        if !self.running.is_sorted_by_key(|sequence| sequence.turn) {
             return Err("running sequences are out of order".to_owned());
         }
         for sequence in &self.running {

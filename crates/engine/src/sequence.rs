@@ -12,10 +12,10 @@ use crate::{
     outstanding,
     penalties::HistoryPenalties,
     prefix::{BlockName, BlockNames},
-    queue::Place,
     request::{Event, Failure, Finish, FinishReason, Request, SamplingParams, Stop, Timing, TokenEvent, TokenLogprobs},
     speculate::{Cost, Lookup},
     text::AnswerText,
+    turn::Turn,
 };
 
 /// Whoever asked.
@@ -45,8 +45,8 @@ pub(crate) struct Sequence {
     pub restorable_blocks: usize,
     /// Tokens of the prompt that were in the cache when the sequence first ran.
     cached_tokens: Option<usize>,
-    /// Its place in the queue, kept while it runs.
-    pub place: Option<Place>,
+    /// Its turn, given by the queue and kept while it runs.
+    pub turn: Option<Turn>,
     priority: i32,
     tenant: u64,
     deadline: Option<Instant>,
@@ -105,7 +105,7 @@ impl Sequence {
             named_blocks: 0,
             restorable_blocks: 0,
             cached_tokens: None,
-            place: None,
+            turn: None,
             priority: request.priority,
             tenant: request.tenant,
             deadline: request.deadline,

@@ -8,12 +8,12 @@ use dots_model::{
 };
 
 use crate::{
-    engine::{STEP_TOKENS, Stats},
     request::Failure,
     scheduler::Scheduler,
     sequence::Sequence,
     speculate::Cost,
     spill::Spill,
+    stats::{STEP_TOKENS, Stats},
 };
 
 pub(crate) struct Stepper {
@@ -105,9 +105,7 @@ impl Stepper {
         let computing_us = computing.as_micros() as u64;
         tracing::debug!(slices, tokens, sampled, drafted, overhead_us, computing_us, "step");
     }
-}
 
-impl Stepper {
     /// Does what can be done while nobody asks for anything; whether there is more.
     pub fn idle(&mut self) -> bool {
         self.scheduler.spill(&*self.executor)

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use dots_engine::{Stats, engine::STEP_TOKENS};
+use dots_engine::{STEP_TOKENS, Stats};
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{MetricType, counter::Counter, gauge::Gauge},
