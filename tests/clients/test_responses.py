@@ -120,6 +120,11 @@ def test_errors_are_of_their_classes():
         ({"temperature": 3}, "temperature"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"background": True}, "background"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": {"type": "array"}}]}, "tools[0].parameters.type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"input": [{"type": "function_call", "call_id": "1", "name": "f", "arguments": "["}]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call_output", "call_id": "1", "output": "x"}]}, "input"),
     ]:
         error = refused(openai.BadRequestError, create, **settings)
         assert error.param == param, error.body

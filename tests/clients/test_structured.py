@@ -227,6 +227,65 @@ def test_refusals_name_their_field():
     refused("messages[1].tool_call_id", messages=[{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}])
 
 
+def respond(**settings):
+    tools = [{"type": "function"} | weather(name)["function"] for name in ("weather", "tides")]
+    settings = {"input": "Hello", "max_output_tokens": 700, "tools": tools, "extra_body": {"logit_bias": CLOSE, "seed": 5}} | settings
+    return client.responses.create(model=suite.MODEL, **settings)
+
+
+def check_item(item, names=("weather", "tides")):
+    assert (item.type, item.status) == ("function_call", "completed") and item.name in names, item
+    assert item.call_id.startswith("call_") and set(json.loads(item.arguments)) == {"city", "unit"}, item
+
+
+def test_a_response_calls_and_goes_on_with_the_result():
+    first = respond(tool_choice={"type": "function", "name": "tides"})
+    assert first.status == "completed", first
+    [call] = first.output
+    check_item(call, ("tides",))
+    assert [tool.name for tool in first.tools] == ["weather", "tides"] and first.tool_choice.name == "tides"
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "low at 7"}
+    kept = respond(input=[result], previous_response_id=first.id, tool_choice="none", max_output_tokens=4)
+    said = [{"role": "user", "content": "Hello"}, *first.output, result]
+    sent = respond(input=said, tool_choice="none", max_output_tokens=4)
+    assert [item.type for item in kept.output] == ["message"]
+    assert kept.output_text == sent.output_text and kept.usage.input_tokens == sent.usage.input_tokens
+    try:
+        respond(input=[result | {"call_id": "call_x"}], previous_response_id=first.id)
+    except openai.BadRequestError as error:
+        assert error.param == "input", error.body
+    else:
+        raise AssertionError("a result without its call was taken")
+
+
+def test_a_streamed_response_calls_the_same():
+    settings = {"tool_choice": "required", "parallel_tool_calls": False}
+    [whole] = respond(**settings).output
+    check_item(whole)
+    events = list(respond(**settings, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    delta = "response.function_call_arguments.delta"
+    assert [event.type for event in events if event.type != delta] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    pieces = [event.delta for event in events if event.type == delta]
+    assert "".join(pieces) == whole.arguments and len(pieces) > 5
+    [call] = events[-1].response.output
+    assert (call.name, call.arguments, events[-2].item) == (whole.name, whole.arguments, call)
+    asked = {"tools": [{"type": "function"} | weather()["function"]], "tool_choice": "required"}
+    asked |= {"input": "Hello", "max_output_tokens": 700, "extra_body": {"logit_bias": CLOSE, "seed": 5}}
+    with client.responses.stream(model=suite.MODEL, **asked) as stream:
+        for _ in stream:
+            pass
+        for item in stream.get_final_response().output:
+            assert item.type == "function_call" and item.name == "weather", item
+
+
 def test_anthropics_tools():
     claude = anthropic.Anthropic(base_url=suite.URL, api_key="none", max_retries=0, timeout=120)
     schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Bern"]}}, "required": ["city"], "additionalProperties": False}
