@@ -79,6 +79,8 @@ def test_a_conversation_is_kept_and_goes_on():
     ]
     assert second.output_text == create(input=said).output_text
     assert second.usage == create(input=said).usage
+    items = client.responses.input_items.list(second.id, order="asc", limit=2)
+    assert [item.content[0].text for item in items] == ["Hello", first.output_text, "And then?"]
     assert client.responses.retrieve(second.id).output_text == second.output_text
     client.responses.delete(second.id)
     refused(openai.NotFoundError, client.responses.retrieve, second.id)

@@ -43,6 +43,8 @@ struct Operation {
     summary: &'static str,
     /// More than the summary says; may be empty.
     description: &'static str,
+    /// Parameters of the address's query, each with its schema.
+    query: Vec<(&'static str, Value)>,
     /// Schema of the body; `None` where there is none.
     request: Option<Value>,
     /// Bodies that are answered with 200, each with what it shows.
@@ -61,6 +63,7 @@ impl Operation {
             path,
             summary,
             description: "",
+            query: Vec::new(),
             request: None,
             examples: Vec::new(),
             response: json!({}),
@@ -124,8 +127,11 @@ fn described(operation: &Operation) -> Value {
         _ => json!([{}, {"bearer": []}, {"x-api-key": []}]),
     };
     if let Some(name) = operation.path_parameter() {
-        value["parameters"] =
-            json!([{"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}]);
+        let of_path =
+            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}});
+        let of_query =
+            operation.query.iter().map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema}));
+        value["parameters"] = [of_path].into_iter().chain(of_query).collect();
     }
     if let Some(schema) = &operation.request {
         let examples = operation.examples.iter().map(|(name, body)| (name.to_string(), json!({"value": body})));
@@ -168,7 +174,11 @@ fn responses(operation: &Operation) -> Value {
     };
     let takes_body = operation.request.is_some();
     for (status, description, applies) in [
-        ("400", "A field is wrong: the message names it, with what was expected and what was found", takes_body),
+        (
+            "400",
+            "A field is wrong: the message names it, with what was expected and what was found",
+            takes_body || !operation.query.is_empty(),
+        ),
         ("401", "The key is missing or wrong", true),
         ("404", "No such model, or no such name", true),
         ("413", "The body is larger than the server takes", takes_body),

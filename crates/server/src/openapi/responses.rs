@@ -18,6 +18,25 @@ pub fn operations() -> Vec<Operation> {
             response: response(),
             ..Operation::new("get", "/v1/responses/{id}", "Read a response again")
         },
+        Operation {
+            description: "The messages, calls and results that a kept response answered, the newest first.",
+            query: vec![
+                ("limit", json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20})),
+                ("order", json!({"enum": ["asc", "desc"], "default": "desc"})),
+                (
+                    "after",
+                    json!({"type": "string", "description": "The name of the item that the page begins behind."}),
+                ),
+            ],
+            response: answer(json!({
+                "object": always("list"),
+                "data": many(json!({"type": "object", "required": ["type", "id"]})),
+                "first_id": maybe("string"),
+                "last_id": maybe("string"),
+                "has_more": a("boolean"),
+            })),
+            ..Operation::new("get", "/v1/responses/{id}/input_items", "Read what a response answered")
+        },
         Operation { response: deleted, ..Operation::new("delete", "/v1/responses/{id}", "Forget a response") },
         messages(),
         count_tokens(),

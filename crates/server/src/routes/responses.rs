@@ -1,11 +1,11 @@
-//! `POST /v1/responses`, and `GET` and `DELETE /v1/responses/{id}`.
+//! `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, and `GET /v1/responses/{id}/input_items`.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::header,
+    http::{Uri, header},
     response::{IntoResponse, Response as HttpResponse, sse::KeepAlive},
 };
 use dots_model::template::Message;
@@ -21,6 +21,7 @@ use crate::{
     openai::{
         generation::AboutPrompt,
         responses::{
+            input_items::Page,
             object::Response,
             output::{GrowingOutput, as_said},
             request::{ResponseRequest, Truncation},
@@ -155,6 +156,20 @@ pub async fn retrieve(
     let id = name(id)?;
     let stored = app.responses.get(&id).ok_or_else(|| ApiError::response_not_found(&id))?;
     Ok(as_json(stored.json.clone()))
+}
+
+/// What a kept response was an answer to.
+pub async fn input_items(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<HttpResponse, ApiError> {
+    let id = name(id)?;
+    let stored = app.responses.get(&id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    let page = Page::parse(uri.query().unwrap_or_default())?;
+    // The answer is what was said last.
+    let said = stored.conversation.split_last().map_or(&[][..], |(_, said)| said);
+    Ok(as_json(page.of(&id, said)?.to_string()))
 }
 
 #[derive(Serialize)]

@@ -136,6 +136,8 @@ fn errors_have_openais_shape() {
         ("GET", "/v1/responses/resp_1", &key, "", 404, json!(null)),
         ("GET", "/v1/responses/%ff", &key, "", 404, json!(null)),
         ("DELETE", "/v1/responses/resp_1", &key, "", 404, json!(null)),
+        ("GET", "/v1/responses/resp_1/input_items", "", "", 401, json!(null)),
+        ("GET", "/v1/responses/resp_1/input_items", &key, "", 404, json!(null)),
         ("GET", PATH, &key, "", 405, json!(null)),
     ] {
         let (found, _, text) = server.call(method, path, headers, body.as_bytes());
@@ -339,4 +341,17 @@ fn a_schema_of_a_tool_that_cannot_be_compiled_is_named_by_its_field() {
     let tools = json!([tool("f", &json!({"type": "object"})), tool("g", &wrong)]);
     let (status, error) = server.post(PATH, json!({"input": "hi", "tools": tools}));
     assert_eq!((status, &error["error"]["param"]), (400, &json!("tools[1].parameters")), "{error}");
+}
+
+#[test]
+fn what_a_response_answered_can_be_read() {
+    let server = Server::start(None);
+    let (_, first) = server.post(PATH, json!({"input": "hi", "instructions": "s", "max_output_tokens": 2}));
+    let (_, next) = server.post(PATH, json!({"input": "yo", "previous_response_id": first["id"]}));
+    let address = format!("{PATH}/{}/input_items", next["id"].as_str().unwrap());
+    let (status, _, items) = server.call("GET", &format!("{address}?order=asc"), "", b"");
+    let items: Value = serde_json::from_str(&items).unwrap();
+    let said: Vec<_> = items["data"].as_array().unwrap().iter().map(|item| &item["content"][0]["text"]).collect();
+    assert_eq!((status, said), (200, vec![&json!("hi"), &json!("ab."), &json!("yo")]), "{items}");
+    assert_eq!(server.call("GET", &format!("{address}?limit=0"), "", b"").0, 400);
 }

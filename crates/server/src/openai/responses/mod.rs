@@ -1,6 +1,7 @@
 //! OpenAI's Responses API: conversations that the server can keep.
 
 pub mod input;
+pub mod input_items;
 pub mod object;
 pub mod output;
 pub mod request;
