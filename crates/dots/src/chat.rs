@@ -18,7 +18,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     answer::{self, Answer},
-    cli::{ChatArgs, SamplingArgs},
+    cli::ChatArgs,
+    flags::sampling::SamplingArgs,
     load::{self, Running, Users},
     terminal::{MOST_INPUT_BYTES, Style, clean},
     transcript::{self, Input, Transcript},

@@ -1,30 +1,30 @@
-//! What can be typed: the commands, and the flags that they share.
+//! What can be typed: the commands.
 
 use std::{
     ffi::{OsStr, OsString},
     io::{self, Write},
     path::PathBuf,
-    sync::Arc,
 };
 
 use clap::{
-    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::{Styles, styling::AnsiColor},
     error::ErrorKind,
     parser::ValueSource,
 };
-use dots_engine::{Breakers, DEFAULT_BREAKERS, Dry, SamplingParams};
-use dots_kernels::{WeightType, pool::MAX_THREADS};
-use dots_model::{
-    checkpoint::{GenerationDefaults, Types},
-    executor::{Arithmetic, CacheType},
-    tokenizer::Tokenizer,
-};
+use dots_kernels::WeightType;
+use dots_model::checkpoint::Types;
 use dots_pack::{Recipe, gguf::Held};
 
 use crate::{
     batch,
     bench::{self, Shape},
+    flags::{
+        count,
+        engine::{ArithmeticArg, CacheTypeArg, EngineArgs},
+        sampling::SamplingArgs,
+        threads,
+    },
     serve,
 };
 
@@ -115,6 +115,7 @@ Examples:
 
 With `source`, the default, matrices keep their type: FP8 becomes BF16 and dots'
 own types Q8_0, as GGUF has neither.";
+
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   dots compare ./dots.llm1-BF16.gguf ./dots.llm1-Q4_K_M.gguf --text test.txt
@@ -160,25 +161,13 @@ pub enum Command {
     /// Measure how far a model lies from a reference, such as a quantised one from its original, over a text
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
-    /// Serve a model over an OpenAI-compatible API
+    /// Serve a model to clients of OpenAI and Anthropic, and to browsers
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),
     /// Answer a file of requests in OpenAI's batch format
     #[command(after_help = batch::EXAMPLES)]
     Batch(batch::BatchArgs),
 }
-
-/// A command was given no model.
-#[derive(Debug)]
-pub struct NoModel;
-
-impl std::fmt::Display for NoModel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("which model?\n")
-    }
-}
-
-impl std::error::Error for NoModel {}
 
 #[derive(Debug, Args)]
 pub struct ChatArgs {
@@ -263,7 +252,7 @@ pub struct BenchArgs {
     /// Runs of each, of which the median counts, after one that does not
     #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     pub repeat: usize,
-    /// exact: activations in f32; fast: activations rounded to 8 bits
+    /// exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
     /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
@@ -276,7 +265,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub mlock: bool,
     /// Threads [default: every core]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Most tokens in one step; a longer prompt is read in pieces of this size
     #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = count)]
@@ -347,7 +336,7 @@ pub struct CompareArgs {
     /// Stop after this many tokens of the text
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     pub tokens: Option<usize>,
-    /// The model's: exact: activations in f32; fast: activations rounded to 8 bits
+    /// The model's: exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Exact)]
     pub arithmetic: ArithmeticArg,
     /// What the model's keys and values are rounded to [default: bf16; exact: f32]
@@ -359,191 +348,6 @@ pub struct CompareArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// How the model runs.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Model")]
-pub struct EngineArgs {
-    /// exact: activations in f32; fast: activations rounded to 8 bits
-    #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
-    pub arithmetic: ArithmeticArg,
-    /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub kv_cache_type: Option<CacheTypeArg>,
-    /// Read the weights into memory of their own instead of mapping their files
-    #[arg(long)]
-    pub no_mmap: bool,
-    /// Keep the system from taking the weights' memory back
-    #[arg(long)]
-    pub mlock: bool,
-    /// Threads [default: every core]
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pub threads: Option<usize>,
-    /// Longest sequence, prompt and answer together [default: the model's own, or what half of the free memory holds]
-    #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
-    pub max_model_len: Option<usize>,
-    /// Most tokens in one step; a longer prompt is read in pieces of this size
-    #[arg(long, visible_alias = "max-num-batched-tokens", value_name = "TOKENS", default_value = "512", value_parser = count)]
-    pub max_batch_tokens: usize,
-    /// Try what is likely to come next before it is known, where that is measured to be faster; answers do not change
-    #[arg(long, value_enum, value_name = "METHOD")]
-    pub speculate: Option<SpeculateArg>,
-    /// Keep the cache in this folder too, so that a long chat goes on after a restart without being read again
-    #[arg(long, value_name = "DIR")]
-    pub kv_spill: Option<PathBuf>,
-    /// Most gigabytes to keep there; what was not used for longest goes first
-    #[arg(long, value_name = "GB", default_value = "32", value_parser = count, requires = "kv_spill")]
-    pub kv_spill_gb: usize,
-    /// Tokens that the cache holds, all sequences together [default: one longest sequence; a server up to four]
-    #[arg(long, value_name = "TOKENS", value_parser = count)]
-    pub cache_tokens: Option<usize>,
-}
-
-/// Where drafts come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SpeculateArg {
-    /// What followed the last tokens when they were last seen, in the prompt or the answer
-    Ngram,
-}
-
-/// Which arithmetic; `--arithmetic` says what they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ArithmeticArg {
-    Exact,
-    Fast,
-}
-
-impl From<ArithmeticArg> for Arithmetic {
-    fn from(arg: ArithmeticArg) -> Self {
-        match arg {
-            ArithmeticArg::Exact => Self::Exact,
-            ArithmeticArg::Fast => Self::Fast,
-        }
-    }
-}
-
-/// What keys and values are rounded to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CacheTypeArg {
-    Bf16,
-    Q8,
-    Q4,
-    F32,
-}
-
-impl From<CacheTypeArg> for CacheType {
-    fn from(arg: CacheTypeArg) -> Self {
-        match arg {
-            CacheTypeArg::Bf16 => Self::Bf16,
-            CacheTypeArg::Q8 => Self::Q8,
-            CacheTypeArg::Q4 => Self::Q4,
-            CacheTypeArg::F32 => Self::F32,
-        }
-    }
-}
-
-/// How tokens are chosen. What is not named here is as the checkpoint's `generation_config.json` says.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Sampling (where a flag is missing, the checkpoint's own value counts)")]
-pub struct SamplingArgs {
-    /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = number::<0, 100>)]
-    pub temperature: Option<f32>,
-    /// Keep the likeliest tokens up to this probability together
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
-    pub top_p: Option<f32>,
-    /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
-    /// Drop tokens less probable than this share of the likeliest
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
-    pub min_p: Option<f32>,
-    /// Keep the tokens nearest to the expected surprise up to this probability together
-    #[arg(long, visible_alias = "typical", value_name = "P", allow_negative_numbers = true, value_parser = share)]
-    pub typical_p: Option<f32>,
-    /// How often the likeliest tokens are excluded, all but the last of them
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
-    pub xtc_probability: Option<f32>,
-    /// From which probability on a token counts among them [default: 0.1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number::<0, 1>)]
-    pub xtc_threshold: Option<f32>,
-    /// Makes going on with a repetition less likely: this times BASE to the power of what it is longer than allowed
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<0, 100>)]
-    pub dry_multiplier: Option<f32>,
-    /// [default: 1.75]
-    #[arg(long, value_name = "BASE", allow_negative_numbers = true, value_parser = number::<1, 100>)]
-    pub dry_base: Option<f32>,
-    /// Longest repetition that may be gone on with for nothing, in tokens [default: 2]
-    #[arg(long, value_name = "TOKENS")]
-    pub dry_allowed_length: Option<usize>,
-    /// How far back repetitions are looked for, in tokens [default: 64]
-    #[arg(long, value_name = "TOKENS")]
-    pub dry_penalty_last_n: Option<usize>,
-    /// A text that no repetition reaches across; may be given several times [default: newline, colon, quote and star]
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub dry_sequence_breaker: Vec<String>,
-    /// Above 1 makes tokens that were there before less likely
-    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = positive)]
-    pub repetition_penalty: Option<f32>,
-    /// Taken once from a token that was generated before, -2 to 2
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<-2, 2>)]
-    pub presence_penalty: Option<f32>,
-    /// Taken from a token for each time that it was generated, -2 to 2
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number::<-2, 2>)]
-    pub frequency_penalty: Option<f32>,
-    /// The same seed gives the same answer
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Most tokens of an answer [default: up to the context's end]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub max_tokens: Option<usize>,
-    /// A text that ends the answer and is left out of it; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub stop: Vec<String>,
-}
-
-impl SamplingArgs {
-    /// The user's values over the authors', the authors' over none. `do_sample: false` asks for greedy decoding unless
-    /// the user names a temperature.
-    pub fn over(&self, defaults: &GenerationDefaults) -> SamplingParams {
-        let none = SamplingParams::default();
-        let authors_temperature = match defaults.do_sample {
-            Some(false) => Some(0.0),
-            _ => defaults.temperature,
-        };
-        SamplingParams {
-            temperature: self.temperature.or(authors_temperature).unwrap_or(none.temperature),
-            top_p: self.top_p.or(defaults.top_p).unwrap_or(none.top_p),
-            top_k: self.top_k.or(defaults.top_k).unwrap_or(none.top_k),
-            min_p: self.min_p.or(defaults.min_p).unwrap_or(none.min_p),
-            typical_p: self.typical_p.unwrap_or(none.typical_p),
-            xtc_probability: self.xtc_probability.unwrap_or(none.xtc_probability),
-            xtc_threshold: self.xtc_threshold.unwrap_or(none.xtc_threshold),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(defaults.repetition_penalty)
-                .unwrap_or(none.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
-            seed: self.seed,
-            dry: Dry {
-                multiplier: self.dry_multiplier.unwrap_or(none.dry.multiplier),
-                base: self.dry_base.unwrap_or(none.dry.base),
-                allowed_length: self.dry_allowed_length.unwrap_or(none.dry.allowed_length),
-                penalty_last_n: self.dry_penalty_last_n.unwrap_or(none.dry.penalty_last_n),
-                breakers: none.dry.breakers,
-            },
-            ..none
-        }
-    }
-
-    /// What no repetition reaches across.
-    pub fn breakers(&self, tokenizer: &Arc<Tokenizer>) -> Option<Arc<Breakers>> {
-        let texts = self.dry_sequence_breaker.iter().map(String::as_str);
-        let defaults = DEFAULT_BREAKERS.into_iter().filter(|_| self.dry_sequence_breaker.is_empty());
-        self.dry_multiplier.map(|_| Arc::new(Breakers::new(texts.chain(defaults), Arc::clone(tokenizer) as _)))
-    }
 }
 
 /// What was typed, with what `dots serve` finds in variables and in its file; none where only the settings were asked for, and
@@ -586,23 +390,6 @@ fn expand_tp(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args
 }
 
-/// A whole number from 1 up, small enough that no size computed from it overflows.
-pub fn count(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1 << 30;
-    match text.parse() {
-        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("expected a whole number from 1 to {MOST}")),
-    }
-}
-
-/// As many threads as a pool may have.
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (1..=MAX_THREADS).contains(&number) => Ok(number),
-        _ => Err(format!("expected a whole number from 1 to {MAX_THREADS}")),
-    }
-}
-
 /// As [`count`], or 0.
 fn count_or_none(text: &str) -> Result<usize, String> {
     if text == "0" { Ok(0) } else { count(text).map_err(|wrong| format!("{wrong}, or 0")) }
@@ -629,32 +416,11 @@ fn held(text: &str) -> Result<Held, String> {
     Held::named(text).ok_or_else(|| "expected source, F32, F16, BF16 or Q8_0".to_owned())
 }
 
-/// A number from `LEAST` to `MOST`; not-a-number is in no range.
-fn number<const LEAST: i32, const MOST: i32>(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(number) if (LEAST as f32..=MOST as f32).contains(&number) => Ok(number),
-        _ => Err(format!("expected a number from {LEAST} to {MOST}")),
-    }
-}
-
-/// A number above 0, up to 1.
-fn share(text: &str) -> Result<f32, String> {
-    number::<0, 1>(text)
-        .ok()
-        .filter(|number| *number > 0.0)
-        .ok_or_else(|| "expected a number above 0, up to 1".to_owned())
-}
-
-/// A finite number above 0.
-fn positive(text: &str) -> Result<f32, String> {
-    text.parse::<f32>()
-        .ok()
-        .filter(|number| number.is_finite() && *number > 0.0)
-        .ok_or_else(|| "expected a number above 0".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use dots_engine::SamplingParams;
+    use dots_model::checkpoint::GenerationDefaults;
+
     use super::*;
 
     fn expanded(args: &[&str]) -> Vec<String> {
@@ -677,23 +443,6 @@ mod tests {
         }
         assert_eq!(expanded(&["dots", "complete", "m", "-tp"])[3], "-tp", "other commands keep what was typed");
         assert_eq!(expanded(&["dots", "serve", "--", "-tp"])[3], "-tp", "so does what follows --");
-    }
-
-    #[test]
-    fn the_users_values_lie_over_the_authors() {
-        let defaults = GenerationDefaults { temperature: Some(0.7), top_p: Some(0.8), ..Default::default() };
-        let user = SamplingArgs { top_p: Some(0.5), ..Default::default() };
-        let sampling = user.over(&defaults);
-        assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.7, 0.5, 0));
-    }
-
-    #[test]
-    fn authors_who_do_not_sample_get_greedy_until_the_user_names_a_temperature() {
-        let defaults =
-            GenerationDefaults { temperature: Some(0.7), do_sample: Some(false), ..GenerationDefaults::default() };
-        assert_eq!(SamplingArgs::default().over(&defaults).temperature, 0.0);
-        let user = SamplingArgs { temperature: Some(0.3), ..Default::default() };
-        assert_eq!(user.over(&defaults).temperature, 0.3);
     }
 
     #[test]

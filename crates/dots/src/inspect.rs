@@ -19,8 +19,8 @@ use dots_pack::identity::Origin;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{InspectArgs, NoModel},
-    load,
+    cli::InspectArgs,
+    load::{self, NoModel},
     memory::{self, Memory},
     published,
     table::Table,

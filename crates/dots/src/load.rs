@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use dots_engine::{Engine, EngineOptions, SpillOptions};
+use dots_engine::{Engine, EngineOptions, Grammars, SpillOptions};
 use dots_model::{
     Checkpoint,
     checkpoint::Tensor,
@@ -16,10 +16,11 @@ use dots_model::{
     template::ChatTemplate,
     tokenizer::Tokenizer,
 };
+use dots_server::Served;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    cli::{EngineArgs, NoModel},
+    flags::engine::EngineArgs,
     memory,
     plan::{self, Wish},
     units,
@@ -48,6 +49,31 @@ pub struct Running {
     pub active_bytes: u64,
     /// What was taken at start.
     pub plan: Plan,
+}
+
+/// A command was given no model.
+#[derive(Debug)]
+pub struct NoModel;
+
+impl std::fmt::Display for NoModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("which model?\n")
+    }
+}
+
+impl std::error::Error for NoModel {}
+
+impl Running {
+    /// As the server takes it.
+    pub fn served(self, template: ChatTemplate) -> Served {
+        Served {
+            grammars: Grammars::new(Arc::clone(&self.tokenizer), self.engine.options().eos_token_ids.clone()),
+            engine: self.engine,
+            tokenizer: self.tokenizer,
+            template,
+            defaults: self.checkpoint.generation,
+        }
+    }
 }
 
 /// Opens `model`, fetching it first where it is a hub name.

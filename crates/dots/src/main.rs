@@ -8,6 +8,7 @@ mod cli;
 mod compare;
 mod complete;
 mod export;
+mod flags;
 mod inspect;
 mod load;
 mod log;
@@ -28,7 +29,8 @@ use std::{
     process::ExitCode,
 };
 
-use cli::{Cli, Command, NoModel};
+use cli::{Cli, Command};
+use load::NoModel;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::EngineArgs;
+use crate::flags::engine::EngineArgs;
 
 pub const EXAMPLES: &str = "\
 Examples:

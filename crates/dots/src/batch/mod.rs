@@ -8,13 +8,11 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Read, Write},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::anyhow;
-use dots_engine::Grammars;
-use dots_server::{InProcess, Served, ServerOptions};
+use dots_server::{InProcess, ServerOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
@@ -23,8 +21,7 @@ use input::{Job, Lines, Refused};
 use output::{Line, Names, Output};
 
 use crate::{
-    cli::NoModel,
-    load::{self, Users},
+    load::{self, NoModel, Users},
     serve::names_of,
 };
 
@@ -47,13 +44,7 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     let model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
     let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
     let running = load::start(checkpoint, &args.engine, users)?;
-    let served = Served {
-        grammars: Grammars::new(Arc::clone(&running.tokenizer), running.engine.options().eos_token_ids.clone()),
-        engine: running.engine,
-        tokenizer: Arc::clone(&running.tokenizer),
-        template,
-        defaults: running.checkpoint.generation,
-    };
+    let served = running.served(template);
     let server = InProcess::new(ServerOptions { model_names, ..ServerOptions::default() }, served);
     let progress = progress(total, done_before);
     let runtime = load::runtime()?;

@@ -26,8 +26,8 @@ use self::{
     run::{Case, Measured, Phase, Runner},
 };
 use crate::{
-    cli::{BenchArgs, BenchCommand, NoModel},
-    load,
+    cli::{BenchArgs, BenchCommand},
+    load::{self, NoModel},
     memory::{self, Memory},
     units,
 };

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use dots_server::Limits;
 
-use crate::cli::{EngineArgs, count};
+use crate::flags::{count, engine::EngineArgs};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -19,8 +19,8 @@ Every flag has a variable (--max-model-len: DOTS_MAX_MODEL_LEN) and a key in the
 file of --config (max-model-len = 8192). A flag goes over a variable, a variable
 over the file, the file over the default.
 
-The API is OpenAI's: POST /v1/chat/completions and /v1/completions,
-GET /v1/models. Ctrl-C lets running answers end and stops; twice stops at once.";
+/docs of the running server lists what it answers to, and / is a chat. Ctrl-C lets
+running answers end, for --drain-seconds, and stops; twice stops at once.";
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {

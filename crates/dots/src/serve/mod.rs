@@ -1,4 +1,4 @@
-//! `dots serve`: the model behind an OpenAI-compatible API.
+//! `dots serve`: the model behind HTTP.
 
 mod args;
 pub mod config;
@@ -8,21 +8,18 @@ use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{anyhow, bail};
-use dots_engine::Grammars;
-use dots_server::{Exporter, Keys, Origins, PlannedMemory, Served, ServerOptions, Tls};
+use dots_server::{Exporter, Keys, Origins, PlannedMemory, ServerOptions, Tls};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 pub use args::{EXAMPLES, LogFormat, ServeArgs};
 
 use crate::{
-    cli::NoModel,
-    load::{self, Users},
+    load::{self, NoModel, Users},
     open_files,
 };
 
@@ -68,13 +65,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     say(&format!("Chat in a browser at {scheme}://{}/", reachable(address)));
     say(&format!("Try:\n{}", curl(scheme, address, &options.model_names[0], !options.keys.is_open())));
 
-    let served = Served {
-        grammars: Grammars::new(Arc::clone(&running.tokenizer), running.engine.options().eos_token_ids.clone()),
-        engine: running.engine,
-        tokenizer: Arc::clone(&running.tokenizer),
-        template,
-        defaults: running.checkpoint.generation,
-    };
+    let served = running.served(template);
     runtime.block_on(async {
         tokio::spawn(signals::reload_on_hangup(options.keys.clone(), options.tls.clone()));
         dots_server::serve(listener, options, served, signals::stop()).await;

@@ -11,7 +11,7 @@ use super::{
     target::Address,
     work::Endpoint,
 };
-use crate::cli::count;
+use crate::flags::count;
 
 pub const EXAMPLES: &str = "\
 Examples:

@@ -1,0 +1,90 @@
+//! How the model runs.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dots_model::executor::{Arithmetic, CacheType};
+
+use super::{count, threads};
+
+/// How the model runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct EngineArgs {
+    /// exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
+    pub arithmetic: ArithmeticArg,
+    /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_cache_type: Option<CacheTypeArg>,
+    /// Read the weights into memory of their own instead of mapping their files
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Keep the system from taking the weights' memory back
+    #[arg(long)]
+    pub mlock: bool,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Longest sequence, prompt and answer together [default: the model's own, or what half of the free memory holds]
+    #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
+    pub max_model_len: Option<usize>,
+    /// Tokens that the cache holds, all sequences together [default: one longest sequence; a server up to four]
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    pub cache_tokens: Option<usize>,
+    /// Most tokens in one step, all sequences together; a longer prompt is read in pieces
+    #[arg(long, visible_alias = "max-num-batched-tokens", value_name = "TOKENS", default_value = "512", value_parser = count)]
+    pub max_batch_tokens: usize,
+    /// Try what is likely to come next before it is known, where that is measured to be faster; answers do not change
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub speculate: Option<SpeculateArg>,
+    /// Keep the cache in this folder too, so that a long chat goes on after a restart without being read again
+    #[arg(long, value_name = "DIR")]
+    pub kv_spill: Option<PathBuf>,
+    /// Most gigabytes to keep there; what was not used for longest goes first
+    #[arg(long, value_name = "GB", default_value = "32", value_parser = count, requires = "kv_spill")]
+    pub kv_spill_gb: usize,
+}
+
+/// Where drafts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeculateArg {
+    /// What followed the last tokens when they were last seen, in the prompt or the answer
+    Ngram,
+}
+
+/// Which arithmetic; `--arithmetic` says what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticArg {
+    Exact,
+    Fast,
+}
+
+impl From<ArithmeticArg> for Arithmetic {
+    fn from(arg: ArithmeticArg) -> Self {
+        match arg {
+            ArithmeticArg::Exact => Self::Exact,
+            ArithmeticArg::Fast => Self::Fast,
+        }
+    }
+}
+
+/// What keys and values are rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheTypeArg {
+    Bf16,
+    Q8,
+    Q4,
+    F32,
+}
+
+impl From<CacheTypeArg> for CacheType {
+    fn from(arg: CacheTypeArg) -> Self {
+        match arg {
+            CacheTypeArg::Bf16 => Self::Bf16,
+            CacheTypeArg::Q8 => Self::Q8,
+            CacheTypeArg::Q4 => Self::Q4,
+            CacheTypeArg::F32 => Self::F32,
+        }
+    }
+}
