@@ -9,8 +9,8 @@ use crate::{
     error::{ApiError, quoted, renamed},
     openai::{
         Generation,
-        fields::{Fields, wrong_type},
-        generation::{MAX_STOP, bounded, refuse_entries},
+        fields::{Fields, bounded, wrong_type},
+        generation::{MAX_STOP, refuse_entries},
         structured::Structure,
         structured::output_format,
         tools::Tools,

@@ -7,9 +7,10 @@ use dots_model::{
 use serde_json::{Map, Value};
 
 use super::{
-    fields::{Fields, wrong_type},
-    generation::{AboutPrompt, Generation, bounded, refuse_entries},
+    fields::{Fields, bounded, wrong_type},
+    generation::{AboutPrompt, Generation, refuse_entries},
     structured::Structure,
+    texts::text,
     tools::{MAX_TOOLS, Tools, check_name},
 };
 use crate::{
@@ -150,7 +151,7 @@ fn message(fields: Fields<'_>) -> Result<Message, ApiError> {
         }
     };
     let content = match fields.get("content") {
-        Some(value) => content(value, &fields.param("content"))?,
+        Some(value) => text(value, &fields.param("content"), &["text"])?,
         None if role == "assistant" => String::new(),
         None => return Err(ApiError::missing(&fields.param("content"))),
     };
@@ -201,33 +202,6 @@ pub fn arguments(text: &str, param: &str) -> Result<Map<String, Value>, ApiError
     }
     let wrong = |error| format!("'{param}': expected the text of a JSON object: {error}.");
     serde_json::from_str(text).map_err(|error| ApiError::invalid(param, "invalid_value", wrong(error)))
-}
-
-/// A text, or parts of type `text`, which are joined by line breaks as vLLM joins them.
-fn content(value: &Value, param: &str) -> Result<String, ApiError> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Array(parts) => {
-            let texts = parts.iter().enumerate().map(|(i, part)| text_part(part, &format!("{param}[{i}].")));
-            Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
-        }
-        other => Err(wrong_type(param, "a string or an array of objects", other)),
-    }
-}
-
-fn text_part(part: &Value, path: &str) -> Result<String, ApiError> {
-    let fields = Fields::nested(part, path)?;
-    match fields.string("type")? {
-        Some("text") => {
-            fields.string("text")?.map(str::to_owned).ok_or_else(|| ApiError::missing(&fields.param("text")))
-        }
-        Some(other) => Err(ApiError::invalid(
-            fields.param("type"),
-            "invalid_value",
-            format!("Invalid value: '{}'. This model reads text: the supported value is 'text'.", quoted(other)),
-        )),
-        None => Err(ApiError::missing(&fields.param("type"))),
-    }
 }
 
 #[cfg(test)]

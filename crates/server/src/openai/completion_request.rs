@@ -4,8 +4,8 @@ use dots_model::checkpoint::GenerationDefaults;
 use serde_json::{Map, Value};
 
 use super::{
-    fields::{Fields, empty_array, wrong_type},
-    generation::{AboutPrompt, Generation, bounded},
+    fields::{Fields, bounded, empty_array, wrong_type},
+    generation::{AboutPrompt, Generation},
 };
 use crate::error::ApiError;
 

@@ -139,6 +139,15 @@ fn above(param: &str, kind: &str, limit: &str, found: &str) -> ApiError {
     )
 }
 
+/// A list that must hold between one and `limit` entries.
+pub fn bounded<'a>(param: &str, items: &'a [Value], limit: usize) -> Result<&'a [Value], ApiError> {
+    match items.len() {
+        0 => Err(empty_array(param)),
+        found if found > limit => Err(long_array(param, limit, found)),
+        _ => Ok(items),
+    }
+}
+
 /// A list that must hold something.
 pub fn empty_array(param: &str) -> ApiError {
     ApiError::invalid(

@@ -5,7 +5,7 @@ use dots_model::checkpoint::GenerationDefaults;
 use serde_json::Value;
 
 use super::{
-    fields::{Fields, empty_array, long_array, wrong_type},
+    fields::{Fields, long_array, wrong_type},
     sampling::{SamplingTexts, sampling},
     scheduling::Scheduling,
     structured::Structure,
@@ -174,15 +174,6 @@ pub fn refuse_entries(fields: Fields<'_>, name: &str, what: &str) -> Result<(), 
     match fields.array(name)? {
         Some([_, ..]) => Err(ApiError::unsupported(&fields.param(name), what)),
         _ => Ok(()),
-    }
-}
-
-/// A list that must hold between one and `limit` entries.
-pub fn bounded<'a>(param: &str, items: &'a [Value], limit: usize) -> Result<&'a [Value], ApiError> {
-    match items.len() {
-        0 => Err(empty_array(param)),
-        found if found > limit => Err(long_array(param, limit, found)),
-        _ => Ok(items),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod sampling;
 pub mod scheduling;
 pub mod score_request;
 pub mod structured;
+pub mod texts;
 pub mod token_request;
 pub mod tool_parser;
 pub mod tools;

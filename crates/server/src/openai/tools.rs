@@ -4,8 +4,7 @@ use dots_engine::constraint::{CallRule, ConstraintSpec, FreeText, Function, Tool
 use serde_json::{Value, json};
 
 use super::{
-    fields::{Fields, wrong_type},
-    generation::bounded,
+    fields::{Fields, bounded, wrong_type},
     structured::Structure,
 };
 use crate::error::{ApiError, quoted};

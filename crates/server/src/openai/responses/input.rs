@@ -7,8 +7,8 @@ use super::tools::{function_call, function_call_output};
 use crate::{
     error::{ApiError, quoted},
     openai::{
-        fields::{Fields, wrong_type},
-        generation::bounded,
+        fields::{Fields, bounded, wrong_type},
+        texts::text,
     },
 };
 
@@ -67,34 +67,9 @@ fn message(fields: Fields<'_>) -> Result<Message, ApiError> {
     Ok(Message::new(role, content))
 }
 
-/// A text, or parts of text, which are joined by line breaks as a chat's are.
+/// A text, or parts of text: what was written and what was answered; a chat's parts are plain `text`.
 pub fn content(value: &Value, param: &str) -> Result<String, ApiError> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Array(parts) => {
-            let texts = parts.iter().enumerate().map(|(i, part)| text_part(part, &format!("{param}[{i}].")));
-            Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
-        }
-        other => Err(wrong_type(param, "a string or an array of objects", other)),
-    }
-}
-
-fn text_part(part: &Value, path: &str) -> Result<String, ApiError> {
-    let fields = Fields::nested(part, path)?;
-    let param = fields.param("type");
-    match fields.string("type")?.ok_or_else(|| ApiError::missing(&param))? {
-        // What was written and what was answered; a chat's parts are plain `text`.
-        "input_text" | "output_text" | "text" => {
-            fields.string("text")?.map(str::to_owned).ok_or_else(|| ApiError::missing(&fields.param("text")))
-        }
-        other => {
-            let message = format!(
-                "'{param}': expected 'input_text' or 'output_text', which is what this model reads, found '{}'.",
-                quoted(other)
-            );
-            Err(ApiError::invalid(param, "invalid_value", message))
-        }
-    }
+    text(value, param, &["input_text", "output_text", "text"])
 }
 
 #[cfg(test)]

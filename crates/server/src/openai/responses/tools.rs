@@ -8,8 +8,7 @@ use crate::{
     error::{ApiError, quoted},
     openai::{
         chat_request::arguments,
-        fields::Fields,
-        generation::bounded,
+        fields::{Fields, bounded},
         tools::{MAX_TOOLS, Tools, check_name},
     },
 };
