@@ -91,8 +91,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
 fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -> Result<Prepared, ApiError> {
     let model = app.model_name(request.generation.model.as_deref())?;
     let mut said = previous.map_or_else(Vec::new, |previous| previous.conversation.clone());
+    check_results(&said, &request.input)?;
     said.append(&mut request.input);
-    check_results(&said)?;
     let (prompt, said) = prompt(app, &request, said)?;
     let response = Response::begun(model.clone(), &request);
     let structure = request.take_structure()?;

@@ -331,6 +331,11 @@ fn a_result_stays_with_its_call_where_the_oldest_is_left_out() {
     // What is kept can be gone on from: the call is there.
     assert_eq!(server.post(PATH, json!({"input": "x", "previous_response_id": cut["id"]})).0, 200);
     assert_eq!(server.post(PATH, json!({"input": input(70), "truncation": "auto"})).0, 400);
+    // A result far behind its call is still read, and gone on from, where the call is left out.
+    let far = json!([call, {"role": "user", "content": "a".repeat(50)}, {"role": "user", "content": "b"}, result(30)]);
+    let (_, cut) = server.post(PATH, json!({"input": far, "max_output_tokens": 4, "truncation": "auto"}));
+    assert_eq!(cut["usage"]["input_tokens"], 31, "{cut}");
+    assert_eq!(server.post(PATH, json!({"input": "x", "previous_response_id": cut["id"]})).0, 200);
 }
 
 #[test]

@@ -102,10 +102,12 @@ pub fn function_call_output(item: Fields<'_>) -> Result<Message, ApiError> {
     Ok(Message { tool_call_id: Some(id.to_owned()), ..Message::new("tool", output) })
 }
 
-/// Refuses a result of what was not called.
-pub fn check_results(said: &[Message]) -> Result<(), ApiError> {
-    let mut called = std::collections::HashSet::new();
-    for message in said {
+/// Refuses a result of what was not called. What was said `before` was checked when it was said, and what was called there
+/// may since have been left out.
+pub fn check_results(before: &[Message], input: &[Message]) -> Result<(), ApiError> {
+    let mut called: std::collections::HashSet<_> =
+        before.iter().flat_map(|message| &message.tool_calls).map(|call| call.id.as_str()).collect();
+    for message in input {
         called.extend(message.tool_calls.iter().map(|call| call.id.as_str()));
         if let Some(id) = message.tool_call_id.as_deref().filter(|id| !called.contains(id)) {
             let message = format!("No tool call found for function call output with call_id '{}'.", quoted(id));
