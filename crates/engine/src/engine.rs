@@ -116,7 +116,8 @@ impl Engine {
     pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
         let Shared { options, limits, places, new_text, submissions, .. } = &*self.0;
         let max_tokens = request.checked_max_tokens(limits)?;
-        let (sequence, events) = prepare(request, max_tokens, options, new_text(), places.take()?);
+        let place = places.take(request.tenant)?;
+        let (sequence, events) = prepare(request, max_tokens, options, new_text(), place);
         submissions.send(sequence).map_err(|_| SubmitError::Stopped)?;
         Ok(events)
     }

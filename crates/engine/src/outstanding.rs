@@ -1,9 +1,10 @@
 //! How many requests run or wait, and how long they take.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -15,35 +16,51 @@ const NEWEST: f64 = 0.1;
 /// Longest time after which a client is asked to come again, in seconds.
 const LONGEST_RETRY_SECONDS: u64 = 60;
 
-/// Counts places, and gives none beyond its limit.
+/// Counts places, and gives none beyond its limit, save to who has less than a fair share of them: one who fills them all keeps
+/// nobody else out. With `k` who ask at once there are so at most `limit * (1 + 1/2 + ... + 1/k)`.
 #[derive(Debug)]
 pub(crate) struct Places {
     limit: usize,
-    taken: AtomicUsize,
+    taken: Mutex<Taken>,
     /// Mean time that a place was held, in milliseconds.
     mean_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Of each tenant who holds any.
+    by_tenant: HashMap<u64, usize>,
 }
 
 /// One place, held while a request runs or waits.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
+    tenant: u64,
     since: Instant,
 }
 
 impl Places {
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: AtomicUsize::new(0), mean_ms: AtomicU64::new(0) })
+        Arc::new(Self { limit, taken: Mutex::default(), mean_ms: AtomicU64::new(0) })
     }
 
-    pub fn take(self: &Arc<Self>) -> Result<Place, SubmitError> {
-        let more = |taken| Some(taken + 1).filter(|_| taken < self.limit);
-        match self.taken.fetch_update(Relaxed, Relaxed, more) {
-            Ok(_) => Ok(Place { places: Arc::clone(self), since: Instant::now() }),
-            Err(outstanding) => {
-                Err(SubmitError::QueueFull { outstanding, retry_after_seconds: self.retry_after_seconds(outstanding) })
-            }
+    pub fn take(self: &Arc<Self>, tenant: u64) -> Result<Place, SubmitError> {
+        let mut taken = self.taken();
+        let own = taken.by_tenant.get(&tenant).copied().unwrap_or(0);
+        let tenants = taken.by_tenant.len() + usize::from(own == 0);
+        if taken.all >= self.limit && own >= self.limit / tenants {
+            let (outstanding, retry_after_seconds) = (taken.all, self.retry_after_seconds(taken.all));
+            return Err(SubmitError::QueueFull { outstanding, retry_after_seconds });
         }
+        taken.all += 1;
+        taken.by_tenant.insert(tenant, own + 1);
+        Ok(Place { places: Arc::clone(self), tenant, since: Instant::now() })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When a place may be free: places are held for the mean time, so one is given back in that time by their number.
@@ -62,7 +79,14 @@ impl Drop for Place {
         };
         // Always some, so it cannot fail.
         let _ = self.places.mean_ms.fetch_update(Relaxed, Relaxed, mean);
-        self.places.taken.fetch_sub(1, Relaxed);
+        let mut taken = self.places.taken();
+        taken.all -= 1;
+        if let Entry::Occupied(mut own) = taken.by_tenant.entry(self.tenant) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 
@@ -73,12 +97,29 @@ mod tests {
     #[test]
     fn places_are_given_up_to_the_limit_and_come_back() {
         let places = Places::new(2);
-        let first = places.take().unwrap();
-        let _second = places.take().unwrap();
+        let first = places.take(0).unwrap();
+        let _second = places.take(0).unwrap();
         let full = SubmitError::QueueFull { outstanding: 2, retry_after_seconds: 1 };
-        assert_eq!(places.take().err(), Some(full));
+        assert_eq!(places.take(0).err(), Some(full));
         drop(first);
-        assert!(places.take().is_ok());
+        assert!(places.take(0).is_ok());
+    }
+
+    #[test]
+    fn one_who_takes_all_places_keeps_nobody_else_out() {
+        let places = Places::new(6);
+        let take = |tenant: u64, count: usize| {
+            let taken: Vec<_> = (0..count).map_while(|_| places.take(tenant).ok()).collect();
+            taken
+        };
+        let all = take(1, 100);
+        let (second, third) = (take(2, 100), take(3, 100));
+        assert_eq!((all.len(), second.len(), third.len()), (6, 3, 2));
+        drop((all, second));
+        let more = |tenant| take(tenant, 100).len();
+        assert_eq!((more(1), more(3)), (4, 4), "whoever is gone takes no share");
+        drop(third);
+        assert!(places.taken().all == 0 && places.taken().by_tenant.is_empty());
     }
 
     #[test]

@@ -292,7 +292,7 @@ impl ManualEngine {
 
     pub fn submit(&mut self, request: Request) -> Result<Events, SubmitError> {
         let max_tokens = request.checked_max_tokens(&limits(self.size))?;
-        let place = self.places.take()?;
+        let place = self.places.take(request.tenant)?;
         let (sequence, events) =
             prepare(request, max_tokens, &options(self.size), Box::new(ByteText::default()), place);
         self.stepper.scheduler.add(sequence);
