@@ -29,6 +29,8 @@ use crate::{
 
 /// Blocks that wait for the disk in memory, beside the one that is being written.
 const WRITER_QUEUE: usize = 2;
+/// Most blocks that wait to be written by their names; others are written when they are filled again.
+const MAX_WANTED: usize = 1 << 16;
 /// Blocks that are read in one step, so that those who decode beside do not wait for long.
 const READS_PER_STEP: usize = 8;
 /// How long the end of an engine waits for the disk.
@@ -94,7 +96,8 @@ impl Spill {
 
     /// Asks for a block that was filled to be written.
     pub fn want(&mut self, name: BlockName, block: BlockId) {
-        if !lock(&self.files).touch(&name) && self.queued.insert(name) {
+        // A disk that stands still must not make this grow.
+        if !lock(&self.files).touch(&name) && self.wanted.len() < MAX_WANTED && self.queued.insert(name) {
             self.wanted.push_back((name, block));
         }
     }

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::SpillOptions;
@@ -15,6 +15,10 @@ const MAGIC: &[u8; 8] = b"dotskv01";
 /// Magic, key, name, CRC-32 of the rest.
 const HEADER_BYTES: usize = 8 + 32 + 32 + 4;
 const SUFFIX: &str = "kv";
+/// Suffix of what is being written.
+const PART: &str = "part";
+/// What was being written and did not grow for so long never will: its writer is gone.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Which blocks are there, and when each was used last.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ impl Files {
         let key_digits: String = options.key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let folder = options.folder.join(key_digits);
         create_private(&folder)?;
+        require_private(&folder)?;
         let file_bytes = (HEADER_BYTES + block_bytes) as u64;
         let mut files = Self {
             folder,
@@ -57,6 +62,9 @@ impl Files {
             let path = entry.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let is_ours = path.extension().is_some_and(|suffix| suffix == SUFFIX);
+            if path.extension().is_some_and(|suffix| suffix == PART) {
+                remove_abandoned(&path);
+            }
             let (Some(name), true) = (BlockName::from_hex(stem), is_ours) else { continue };
             let metadata = entry.metadata()?;
             // Another length is a file cut short or another version's.
@@ -123,7 +131,7 @@ impl Files {
 impl Place {
     /// Writes aside, then renames: under its name a file is whole.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let aside = self.path.with_extension(format!("{}.part", std::process::id()));
+        let aside = self.path.with_extension(format!("{}.{PART}", std::process::id()));
         let written = private_file(&aside).and_then(|mut file| {
             file.write_all(&self.header)?;
             file.write_all(&crc32fast::hash(bytes).to_le_bytes())?;
@@ -169,9 +177,44 @@ fn create_private(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
+/// Whoever may write here decides what answers are made of.
+#[cfg(unix)]
+fn require_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::symlink_metadata(folder)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let refuse = |found: String| {
+        Err(io::Error::other(format!(
+            "{}: expected a folder that only its owner writes, found {found}",
+            folder.display()
+        )))
+    };
+    match metadata.is_dir() {
+        false => refuse("a link".to_owned()),
+        true if mode & 0o022 != 0 => refuse(format!("mode {mode:o}")),
+        true => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn require_private(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Removes what a process that was killed left half, once it is old: another process may be writing it.
+fn remove_abandoned(path: &Path) {
+    let modified = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > ABANDONED)) {
+        // What cannot be removed stays, as it would without this.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// A new file. One of that name is of an earlier process of this number, or a trap that leads to a file elsewhere: it goes.
 fn private_file(path: &Path) -> io::Result<File> {
+    let _ = fs::remove_file(path);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)

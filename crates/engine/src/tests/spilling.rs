@@ -2,8 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
+use dots_model::executor::BLOCK_TOKENS;
+
 use super::fake::*;
-use crate::{Event, Request, SamplingParams, SpillOptions};
+use crate::{Event, Request, SamplingParams, SpillOptions, spill::Spill};
 
 fn options(folder: &tempfile::TempDir) -> SpillOptions {
     SpillOptions { folder: folder.path().join("spill"), limit_bytes: 1 << 20, key: [7; 32] }
@@ -134,4 +136,57 @@ fn a_folder_that_cannot_be_written_takes_no_answer_away() {
     engine.run_until_idle();
     engine.stepper.end();
     assert_eq!(answer(events, 100), expected_answer(&request(1, 100), &limits(ROOMY)));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_write_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder);
+    let of_key = options.folder.join("0707070707070707");
+    fs::create_dir_all(&of_key).unwrap();
+    fs::set_permissions(&of_key, fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = |why: &str| {
+        let error = Spill::open(&options, 8 * BLOCK_TOKENS).err().unwrap().to_string();
+        assert!(error.contains("0707070707070707: expected a folder") && error.contains(why), "{error}");
+    };
+    refused("mode 777");
+
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(&of_key, &elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(&elsewhere, &of_key).unwrap();
+    refused("a link");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_place_of_a_new_file_leads_nowhere() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder);
+    assert_eq!(ask(&options, ROOMY, &request(1, 40)), 0);
+    let file = files(&options).remove(0);
+    fs::remove_file(&file).unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "mine").unwrap();
+    symlink(&precious, file.with_extension(format!("{}.part", std::process::id()))).unwrap();
+    assert_eq!(ask(&options, ROOMY, &request(1, 40)), 0);
+    assert_eq!(fs::read(&precious).unwrap(), b"mine");
+    assert_eq!(ask(&options, ROOMY, &request(1, 40)), 32);
+}
+
+#[test]
+fn what_a_killed_process_left_half_is_removed_once_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder);
+    ask(&options, ROOMY, &request(1, 40));
+    let file = files(&options).remove(0);
+    let halves = ["1.part", "2.part"].map(|suffix| file.with_extension(suffix));
+    halves.iter().for_each(|half| fs::write(half, "half").unwrap());
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    fs::File::options().write(true).open(&halves[0]).unwrap().set_modified(long_ago).unwrap();
+    ask(&options, ROOMY, &request(1, 40));
+    assert_eq!(halves.map(|half| half.exists()), [false, true]);
 }
