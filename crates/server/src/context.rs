@@ -84,6 +84,11 @@ impl RequestContext {
         CURRENT.try_with(Arc::clone).ok()
     }
 
+    /// Whose key came with the request that the running task answers; 0 where nobody is asked for one.
+    pub fn current_tenant() -> u64 {
+        Self::current().map_or(0, |context| context.outcome().tenant)
+    }
+
     /// Runs `work` as part of this request.
     pub async fn scope<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         CURRENT.scope(self, work).await

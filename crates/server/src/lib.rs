@@ -110,8 +110,7 @@ impl App {
 
     /// Queues a request. Every route goes this way, so that what it asks for is counted and ends with the server.
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
-        let tenant = RequestContext::current().map_or(0, |context| context.outcome().tenant);
-        let request = Request { tenant, ..request };
+        let request = Request { tenant: RequestContext::current_tenant(), ..request };
         let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
         let events = self.backend.submit(request)?;
         Ok(Box::pin(Observed::new(events, prompt_tokens, max_tokens, &self.drain, &self.metrics)))

@@ -181,6 +181,7 @@ fn responses(operation: &Operation) -> Value {
         ),
         ("401", "The key is missing or wrong", true),
         ("404", "No such model, or no such name", true),
+        ("408", "The body came too slowly, or the request's `timeout` passed", takes_body),
         ("413", "The body is larger than the server takes", takes_body),
         ("429", "The queue is full; `Retry-After` says when to come back", takes_body),
         ("500", "The generation failed; the reason is in the server's log", takes_body),

@@ -16,6 +16,7 @@ use crate::{
     App,
     answer::collect,
     body, constraints,
+    context::RequestContext,
     conversation::{self, Ending},
     error::ApiError,
     openai::{
@@ -57,7 +58,11 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let request = request.await?;
     let previous = match &request.previous_response_id {
         None => None,
-        Some(id) => Some(app.responses.get(id).ok_or_else(|| ApiError::previous_response_not_found(id))?),
+        Some(id) => Some(
+            app.responses
+                .get(RequestContext::current_tenant(), id)
+                .ok_or_else(|| ApiError::previous_response_not_found(id))?,
+        ),
     };
     // A short request may go on with a long conversation.
     let bytes = bytes + previous.as_ref().map_or(0, |previous| previous.bytes());
@@ -83,7 +88,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let json = to_json(&response);
     if let Some(mut conversation) = conversation {
         conversation.push(said);
-        app.responses.put(response.id, Stored { json: json.clone(), conversation });
+        app.responses.put(RequestContext::current_tenant(), response.id, Stored { json: json.clone(), conversation });
     }
     Ok(as_json(json))
 }
@@ -154,7 +159,8 @@ pub async fn retrieve(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<HttpResponse, ApiError> {
     let id = name(id)?;
-    let stored = app.responses.get(&id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    let stored =
+        app.responses.get(RequestContext::current_tenant(), &id).ok_or_else(|| ApiError::response_not_found(&id))?;
     Ok(as_json(stored.json.clone()))
 }
 
@@ -165,7 +171,8 @@ pub async fn input_items(
     uri: Uri,
 ) -> Result<HttpResponse, ApiError> {
     let id = name(id)?;
-    let stored = app.responses.get(&id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    let stored =
+        app.responses.get(RequestContext::current_tenant(), &id).ok_or_else(|| ApiError::response_not_found(&id))?;
     let page = Page::parse(uri.query().unwrap_or_default())?;
     // The answer is what was said last.
     let said = stored.conversation.split_last().map_or(&[][..], |(_, said)| said);
@@ -185,7 +192,7 @@ pub async fn delete(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Deleted>, ApiError> {
     let id = name(id)?;
-    match app.responses.remove(&id) {
+    match app.responses.remove(RequestContext::current_tenant(), &id) {
         true => Ok(Json(Deleted { id, object: "response", deleted: true })),
         false => Err(ApiError::response_not_found(&id)),
     }

@@ -72,6 +72,7 @@ struct Kept {
 
 #[derive(Debug)]
 struct Entry {
+    tenant: u64,
     stored: Arc<Stored>,
     bytes: usize,
     last_use: u64,
@@ -88,9 +89,9 @@ impl ResponseStore {
         Self { kept: Mutex::default(), max_responses, max_bytes }
     }
 
-    /// Keeps a response under `id`, and drops others where it needs their place. One that is larger than all places
-    /// together is not kept.
-    pub fn put(&self, id: String, stored: Stored) {
+    /// Keeps a response of `tenant` under `id`, and drops others where it needs their place. One that is larger than all
+    /// places together is not kept.
+    pub fn put(&self, tenant: u64, id: String, stored: Stored) {
         let bytes = stored.bytes();
         if bytes > self.max_bytes {
             return;
@@ -104,14 +105,15 @@ impl ResponseStore {
         let last_use = kept.next_use();
         kept.by_use.insert(last_use, id.clone());
         kept.bytes += bytes;
-        kept.by_id.insert(id, Entry { stored: Arc::new(stored), bytes, last_use });
+        kept.by_id.insert(id, Entry { tenant, stored: Arc::new(stored), bytes, last_use });
     }
 
-    /// The response under `id`, where it is still kept.
-    pub fn get(&self, id: &str) -> Option<Arc<Stored>> {
+    /// The response under `id`, where it is still kept and `tenant` put it there. Ids stand in logs and in addresses, so that to
+    /// know one is no right to read it.
+    pub fn get(&self, tenant: u64, id: &str) -> Option<Arc<Stored>> {
         let mut kept = self.lock();
         let now = kept.next_use();
-        let entry = kept.by_id.get_mut(id)?;
+        let entry = kept.by_id.get_mut(id).filter(|entry| entry.tenant == tenant)?;
         let before = std::mem::replace(&mut entry.last_use, now);
         let stored = Arc::clone(&entry.stored);
         kept.by_use.remove(&before);
@@ -119,9 +121,10 @@ impl ResponseStore {
         Some(stored)
     }
 
-    /// Forgets the response under `id`; whether there was one.
-    pub fn remove(&self, id: &str) -> bool {
-        self.lock().remove(id)
+    /// Forgets the response of `tenant` under `id`; whether there was one.
+    pub fn remove(&self, tenant: u64, id: &str) -> bool {
+        let mut kept = self.lock();
+        kept.by_id.get(id).is_some_and(|entry| entry.tenant == tenant) && kept.remove(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -158,10 +161,10 @@ mod tests {
     #[test]
     fn who_was_not_asked_for_the_longest_goes_first() {
         let store = ResponseStore::with_limits(2, 10_000);
-        store.put("a".into(), stored(200));
-        store.put("b".into(), stored(200));
-        assert!(store.get("a").is_some());
-        store.put("c".into(), stored(200));
+        store.put(1, "a".into(), stored(200));
+        store.put(1, "b".into(), stored(200));
+        assert!(store.get(1, "a").is_some());
+        store.put(1, "c".into(), stored(200));
         assert_eq!(kept(&store, &["a", "b", "c"]), [true, false, true]);
     }
 
@@ -169,7 +172,7 @@ mod tests {
     fn bytes_are_bounded_whatever_comes() {
         let store = ResponseStore::with_limits(100, 1000);
         for (i, size) in [200, 900, 300, 1001, 400, 400, 129, 1000].into_iter().enumerate() {
-            store.put(format!("{i}"), stored(size));
+            store.put(1, format!("{i}"), stored(size));
             let kept = store.lock();
             assert!(kept.bytes <= 1000);
             assert_eq!(kept.bytes, kept.by_id.values().map(|entry| entry.bytes).sum::<usize>());
@@ -191,13 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_reads_or_removes_what_another_has_put() {
+        let store = ResponseStore::with_limits(10, 10_000);
+        store.put(1, "a".into(), stored(300));
+        assert!(store.get(2, "a").is_none() && !store.remove(2, "a"));
+        assert!(store.get(1, "a").is_some() && store.remove(1, "a"));
+    }
+
+    #[test]
     fn what_is_removed_is_gone_and_one_id_is_kept_once() {
         let store = ResponseStore::with_limits(10, 10_000);
-        store.put("a".into(), stored(300));
-        store.put("a".into(), stored(400));
+        store.put(1, "a".into(), stored(300));
+        store.put(1, "a".into(), stored(400));
         assert_eq!(store.lock().bytes, 400);
-        assert!(store.remove("a") && !store.remove("a"));
+        assert!(store.remove(1, "a") && !store.remove(1, "a"));
         assert_eq!(store.lock().bytes, 0);
-        assert!(store.get("a").is_none());
+        assert!(store.get(1, "a").is_none());
     }
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     App,
+    context::RequestContext,
     error::ApiError,
     openai::{logprobs::ChatToken, to_json},
     sse::{Sent, Writer},
@@ -21,6 +22,8 @@ use crate::{
 /// Writes a response's events, and keeps the response at its end where the request wants it kept.
 pub struct ResponseWriter {
     app: Arc<App>,
+    /// Who may read it afterwards.
+    tenant: u64,
     response: Response,
     output: GrowingOutput,
     /// What was said before; `Some` where the conversation is to be kept.
@@ -89,7 +92,7 @@ impl ResponseWriter {
         output: GrowingOutput,
         conversation: Option<Vec<Message>>,
     ) -> Self {
-        Self { app, response, output, conversation, sequence_number: 0 }
+        Self { app, tenant: RequestContext::current_tenant(), response, output, conversation, sequence_number: 0 }
     }
 
     /// `begun` items had begun before these changes.
@@ -183,7 +186,7 @@ impl Writer for ResponseWriter {
         if let Some(mut conversation) = self.conversation.take() {
             conversation.push(said);
             let json = to_json(&self.response);
-            self.app.responses.put(self.response.id.clone(), Stored { json, conversation });
+            self.app.responses.put(self.tenant, self.response.id.clone(), Stored { json, conversation });
         }
     }
 
