@@ -171,6 +171,13 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("request_timeout")
     }
 
+    /// 503 for a server that has its hands full for a moment.
+    pub fn busy(message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+            .code("service_unavailable")
+            .retry_after(Duration::from_secs(1))
+    }
+
     /// 503 for a server that was asked to stop.
     pub fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "The server is stopping.")

@@ -33,7 +33,8 @@ pub struct EngineArgs {
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     pub cache_tokens: Option<usize>,
     /// Most tokens in one step, all sequences together; a longer prompt is read in pieces
-    #[arg(long, visible_alias = "max-num-batched-tokens", value_name = "TOKENS", default_value = "512", value_parser = count)]
+    #[arg(long = "max-num-batched-tokens", visible_alias = "max-batch-tokens", value_name = "TOKENS", default_value = "512",
+          value_parser = count)]
     pub max_batch_tokens: usize,
     /// Try what is likely to come next before it is known, where that is measured to be faster; answers do not change
     #[arg(long, value_enum, value_name = "METHOD")]
