@@ -161,7 +161,7 @@ impl ApiError {
     /// 408 for an answer that was not complete at its deadline.
     pub fn deadline() -> Self {
         let message = "The deadline of the request passed before its answer was complete.";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message).code("deadline_exceeded")
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("deadline_exceeded")
     }
 
     /// 408.
