@@ -1,6 +1,7 @@
 """The page as `dots serve` serves it, over a real model."""
 
 import os
+import re
 import urllib.request
 
 from playwright.sync_api import expect
@@ -28,9 +29,8 @@ def test_a_chat_with_a_real_model(browser):
     page.fill("#setting-seed", "7")
     page.keyboard.press("Escape")
     answer = page.ask("Hello")
-    expect(answer.locator(".notice")).to_have_text("The answer reached its longest length here.")
-    expect(answer.locator(".stats")).to_contain_text("24 out")
-    expect(answer.locator(".stats")).to_contain_text("tokens/s")
+    # Where a model of random weights ends by itself depends on the processor's arithmetic.
+    expect(answer.locator(".stats")).to_contain_text(re.compile(r"tokens/s.* [0-9]+ out"))
     first = answer.locator(".body").inner_text()
     assert first != ""
     # The same seed gives the same answer.
