@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, SyncSender, TrySendError},
+        mpsc::{self, SyncSender},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -58,6 +58,8 @@ pub(crate) struct Spill {
     thread: Option<JoinHandle<()>>,
     /// Buffers that the writer has done with.
     emptied: mpsc::Receiver<Vec<u8>>,
+    /// Blocks that the writer has and has not given back.
+    in_flight: usize,
     buffer: Vec<u8>,
 }
 
@@ -90,6 +92,7 @@ impl Spill {
             writer: Some(writer),
             thread: Some(thread),
             emptied,
+            in_flight: 0,
             buffer: Vec::new(),
         })
     }
@@ -138,27 +141,30 @@ impl Spill {
 
     /// Hands the writer one block, if it has room and there is one that still holds what it should; whether more may follow.
     pub fn pump(&mut self, pool: &BlockPool, executor: &dyn Executor) -> bool {
+        let mut spare = None;
+        while let Ok(bytes) = self.emptied.try_recv() {
+            self.in_flight -= 1;
+            spare = Some(bytes);
+        }
+        // A block is megabytes: it is copied only where there is room for it.
+        if self.in_flight > WRITER_QUEUE {
+            return !self.wanted.is_empty();
+        }
         while let Some((name, block)) = self.wanted.pop_front() {
+            self.queued.remove(&name);
             if pool.find(&name) != Content::Computed(block) {
-                self.queued.remove(&name);
                 continue;
             }
-            let mut bytes = self.emptied.try_recv().unwrap_or_default();
+            let mut bytes = spare.unwrap_or_default();
             executor.export_block(block, &mut bytes);
             let Some(writer) = &self.writer else { return false };
-            match writer.try_send((name, bytes)) {
-                Ok(()) => {
-                    self.queued.remove(&name);
-                    return !self.wanted.is_empty();
-                }
-                Err(TrySendError::Full((name, bytes))) => {
-                    self.buffer = bytes;
-                    self.buffer.clear();
-                    self.wanted.push_front((name, block));
-                    return true;
-                }
-                Err(TrySendError::Disconnected(_)) => return false,
+            if writer.send((name, bytes)).is_err() {
+                // Its panic has been printed. Without it nothing is kept any more.
+                self.writer = None;
+                return false;
             }
+            self.in_flight += 1;
+            return !self.wanted.is_empty();
         }
         false
     }

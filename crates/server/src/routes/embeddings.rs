@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dots_engine::{Pooling as EnginePooling, Request};
 use serde::Serialize;
 
-use super::off_runtime;
+use super::{PromptUsage, off_runtime};
 use crate::{
     App,
     answer::{Choices, collect},
@@ -28,7 +28,7 @@ struct Embeddings {
     object: &'static str,
     data: Vec<Embedding>,
     model: String,
-    usage: Usage,
+    usage: PromptUsage,
 }
 
 #[derive(Serialize)]
@@ -43,12 +43,6 @@ struct Embedding {
 enum Written {
     Numbers(Vec<f32>),
     Base64(String),
-}
-
-#[derive(Serialize, Default)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
 }
 
 struct Prepared {
@@ -81,7 +75,7 @@ pub async fn create(State(app): State<Arc<App>>, request: HttpRequest) -> Result
         index,
         embedding: written(of_length_one(answer.embedding), encoding),
     });
-    let usage = Usage { prompt_tokens, total_tokens: prompt_tokens };
+    let usage = PromptUsage { prompt_tokens, total_tokens: prompt_tokens };
     Ok(Json(Embeddings { object: "list", data: data.collect(), model, usage }).into_response())
 }
 

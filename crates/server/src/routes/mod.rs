@@ -20,6 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use dots_engine::{Request, constraint::Constraint};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -98,6 +99,13 @@ async fn off_runtime<T: Send + 'static>(
         tracing::error!(%error, "reading a request failed");
         Err(ApiError::internal("The request could not be read. The reason is in the server's log."))
     })
+}
+
+/// Tokens of a request that has no answer but what is told of its prompts.
+#[derive(Serialize, Default)]
+struct PromptUsage {
+    prompt_tokens: usize,
+    total_tokens: usize,
 }
 
 /// A request that was checked and tokenised.

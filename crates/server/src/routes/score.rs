@@ -11,7 +11,7 @@ use dots_engine::{PromptToken, Request};
 use dots_model::tokenizer::Specials;
 use serde::Serialize;
 
-use super::off_runtime;
+use super::{PromptUsage, off_runtime};
 use crate::{
     App,
     answer::{Choices, collect},
@@ -34,7 +34,7 @@ struct Scores {
     object: &'static str,
     model: String,
     data: Vec<Score>,
-    usage: Usage,
+    usage: PromptUsage,
 }
 
 /// How likely a continuation is after its context.
@@ -50,12 +50,6 @@ struct Score {
     is_greedy: bool,
 }
 
-#[derive(Serialize, Default)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
-
 struct Prepared {
     model: String,
     context: Vec<u32>,
@@ -67,7 +61,7 @@ pub async fn create(State(app): State<Arc<App>>, request: HttpRequest) -> Result
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
     let Prepared { model, context, continuations } = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
-    let mut scores = Scores { object: "list", model, data: Vec::new(), usage: Usage::default() };
+    let mut scores = Scores { object: "list", model, data: Vec::new(), usage: PromptUsage::default() };
     app.metrics.requests.asked(continuations.len());
     for some in continuations.chunks(AT_ONCE) {
         let streams = some.iter().map(|continuation| {
