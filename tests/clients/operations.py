@@ -219,8 +219,8 @@ def test_sigterm_lets_answers_end():
 
 def test_sigterm_cuts_what_does_not_end():
     with serving("--drain-seconds", 0, *SLOW, *QUEUE) as server:
-        # More than run at once, so that some wait.
-        streams = [server.stream(max_tokens=200) for _ in range(64)]
+        # More than run at once, so that some wait, and longer than it takes to ask.
+        streams = [server.stream(n=4, max_tokens=240, ignore_eos=True) for _ in range(64)]
         for stream in streams:
             stream.recv(1)
         began = time.monotonic()
@@ -234,7 +234,8 @@ def test_sigterm_cuts_what_does_not_end():
 
 def test_a_second_signal_stops_at_once():
     with serving(*SLOW) as server:
-        streams = [server.stream(max_tokens=200) for _ in range(64)]
+        # Enough to run for many seconds, so that the second comes before they have ended.
+        streams = [server.stream(n=16, max_tokens=240, ignore_eos=True) for _ in range(64)]
         for stream in streams:
             stream.recv(1)
         server.process.send_signal(signal.SIGTERM)

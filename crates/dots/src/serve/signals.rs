@@ -6,10 +6,12 @@ use super::say;
 
 /// Completes at Ctrl-C or a request to terminate. A second one stops at once.
 pub async fn stop() {
-    interrupted_or_terminated().await;
+    // One listener for both: a signal that comes between two listeners would be lost.
+    let mut stops = Stops::new();
+    stops.next().await;
     say("Stopping: running answers end first. Once more stops at once.");
-    tokio::spawn(async {
-        interrupted_or_terminated().await;
+    tokio::spawn(async move {
+        stops.next().await;
         std::process::exit(130);
     });
 }
@@ -37,29 +39,50 @@ pub async fn reload_on_hangup(keys: Keys, tls: Option<Tls>) {
 #[cfg(not(unix))]
 pub async fn reload_on_hangup(_keys: Keys, _tls: Option<Tls>) {}
 
+/// The signals that ask a program to stop. One without its handler ends the program by itself.
 #[cfg(unix)]
-async fn interrupted_or_terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            // Without its handler the signal ends the program by itself.
-            Err(_) => std::future::pending().await,
+struct Stops {
+    interrupt: Option<tokio::signal::unix::Signal>,
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Stops {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self { interrupt: signal(SignalKind::interrupt()).ok(), terminate: signal(SignalKind::terminate()).ok() }
+    }
+
+    /// Completes at the first signal since the last call.
+    async fn next(&mut self) {
+        use tokio::signal::unix::Signal;
+        async fn received(signal: &mut Option<Signal>) {
+            if let Some(signal) = signal
+                && signal.recv().await.is_some()
+            {
+                return;
+            }
+            std::future::pending().await
         }
-    };
-    tokio::select! {
-        _ = interrupted() => {}
-        _ = terminate => {}
+        tokio::select! {
+            () = received(&mut self.interrupt) => {}
+            () = received(&mut self.terminate) => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn interrupted_or_terminated() {
-    interrupted().await;
-}
+struct Stops;
 
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+#[cfg(not(unix))]
+impl Stops {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
