@@ -21,6 +21,7 @@ pub mod rope;
 pub mod round;
 pub mod router;
 pub mod tile;
+pub mod train;
 pub mod unpack;
 pub mod weights;
 

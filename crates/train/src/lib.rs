@@ -1,0 +1,7 @@
+//! Training a dots.llm1: from token shards to released checkpoints, exactly resumable.
+//!
+//! The recipe, the order of the data and the checkpoints see no tensors: they meet the arithmetic at [`step::Step`], behind which the
+//! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
+
+pub mod comm;
+pub mod step;
