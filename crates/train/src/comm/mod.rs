@@ -1,5 +1,9 @@
 //! The seam between ranks.
 
+mod threads;
+
+pub use threads::{Thread, group};
+
 use crate::step::StepError;
 
 /// One rank's way to the others of its group. Every rank makes the same calls in the same order, with the same lengths where not
