@@ -86,11 +86,15 @@ pub trait Step {
     /// `(sum of the targets' cross-entropy in nats, targets)`, nothing learnt.
     fn evaluate(&mut self, batch: &MicroBatch<'_>) -> Result<(f64, u64), StepError>;
 
-    /// Hands out the whole state, each tensor once, in an order that never changes.
+    /// Updates made so far: AdamW's corrections count them, so they belong to the state.
+    fn updates(&self) -> u64;
+
+    /// Hands out all tensors of the state, each once, in an order that never changes.
     fn export(&mut self, give: &mut dyn FnMut(StateTensor<'_>) -> io::Result<()>) -> io::Result<()>;
 
-    /// Takes the whole state: `take(name, kind, shape, numbers)` fills `numbers`, for each tensor that `export` hands out.
-    fn import(&mut self, take: &mut TakeState<'_>) -> io::Result<()>;
+    /// Takes the whole state: what [`Step::updates`] was, and `take(name, kind, shape, numbers)`, which fills `numbers` for each
+    /// tensor that `export` hands out.
+    fn import(&mut self, updates: u64, take: &mut TakeState<'_>) -> io::Result<()>;
 }
 
 /// Fills a tensor's numbers from wherever a state was kept: see [`Step::import`].
