@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{attention, decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile};
+use crate::{attention, decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile, train::gemm};
 
 /// Threads, their scratch, and the instruction set that they use.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Scratch {
     pub bf16: Vec<u8>,
     /// What attention needs.
     pub attention: attention::Scratch,
+    /// What products of training need.
+    pub gemm: gemm::Scratch,
 }
 
 impl Compute {
@@ -45,6 +47,7 @@ impl Compute {
                     f32: Vec::with_capacity(tile::ROWS * max_cols),
                     bf16: Vec::with_capacity(2 * tile::ROWS * max_cols),
                     attention: attention::Scratch::default(),
+                    gemm: gemm::Scratch::default(),
                 })
             })
             .collect();
@@ -55,6 +58,15 @@ impl Compute {
     pub fn with_heads(mut self, head_dim: usize) -> Self {
         for scratch in &mut self.scratch {
             scratch.get_mut().unwrap_or_else(PoisonError::into_inner).attention = attention::Scratch::new(head_dim);
+        }
+        self
+    }
+
+    /// The same with scratch for [`crate::train::products`], which takes it at its first call otherwise:
+    /// [`gemm::Scratch::BYTES`] a worker.
+    pub fn with_training(mut self) -> Self {
+        for scratch in &mut self.scratch {
+            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).gemm = gemm::Scratch::new();
         }
         self
     }

@@ -16,6 +16,9 @@ pub struct Machine {
     pub int8_ops_per_second: f64,
     /// Fused multiply-adds in f32 (a product and a sum where the target has none), two operations each, a second.
     pub f32_ops_per_second: f64,
+    /// Dot products of bf16 numbers summed in f32, in operations a second; those of f32 where the processor has no such
+    /// instruction.
+    pub bf16_ops_per_second: f64,
     /// Bytes that were read over and over to measure the first.
     pub buffer_bytes: usize,
 }
@@ -39,6 +42,7 @@ impl Machine {
             read_bytes_per_second: read_bytes_per_second(&compute, words)?,
             int8_ops_per_second: ops_per_second(&compute, int8_dot_products),
             f32_ops_per_second: ops_per_second(&compute, f32_multiply_adds),
+            bf16_ops_per_second: ops_per_second(&compute, bf16_dot_products),
             buffer_bytes: words * 8,
         })
     }
@@ -117,6 +121,16 @@ fn f32_multiply_adds(isa: Isa, rounds: usize) -> usize {
         Isa::Avx2 => unsafe { x86::f32_avx2(rounds) },
         _ => portable::f32(rounds),
     }
+}
+
+/// `rounds` rounds of dot products of bf16 numbers, or else of multiply-adds in f32; how many operations they were.
+fn bf16_dot_products(isa: Isa, rounds: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if crate::dot::has_bf16(isa) {
+        // SAFETY: the processor has the instructions.
+        return unsafe { x86::bf16_avx512(rounds) };
+    }
+    f32_multiply_adds(isa, rounds)
 }
 
 /// What the compiler makes of plain loops over arrays that the first cache holds.
@@ -205,6 +219,20 @@ mod x86 {
         rounds * SUMS * 16 * 2
     }
 
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn bf16_avx512(rounds: usize) -> usize {
+        // SAFETY: 64 bytes of which every pattern is valid.
+        let ones = unsafe { std::mem::transmute::<__m512i, __m512bh>(black_box(_mm512_set1_epi16(0x3f80))) };
+        let mut sums: [__m512; SUMS] = array::from_fn(|_| _mm512_setzero_ps());
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, ones, ones);
+            }
+        }
+        black_box(sums);
+        rounds * SUMS * 32 * 2
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub fn f32_avx2(rounds: usize) -> usize {
         let (factor, more) = (black_box(_mm256_set1_ps(0.999)), black_box(_mm256_set1_ps(1.0)));
@@ -227,7 +255,7 @@ mod tests {
     fn a_peak_that_was_optimised_away_would_be_absurd() {
         // No core does a million operations in a nanosecond; a loop that the compiler removed would.
         for isa in Isa::available() {
-            for body in [int8_dot_products as fn(Isa, usize) -> usize, f32_multiply_adds] {
+            for body in [int8_dot_products as fn(Isa, usize) -> usize, f32_multiply_adds, bf16_dot_products] {
                 let ops = body(isa, ROUNDS) as f64;
                 let start = Instant::now();
                 black_box(body(isa, black_box(ROUNDS)));
@@ -241,7 +269,12 @@ mod tests {
     fn every_figure_is_measured() {
         let machine = Machine::measure(1, 4 << 20).unwrap();
         assert_eq!(machine.buffer_bytes, 4 << 20);
-        for figure in [machine.read_bytes_per_second, machine.int8_ops_per_second, machine.f32_ops_per_second] {
+        for figure in [
+            machine.read_bytes_per_second,
+            machine.int8_ops_per_second,
+            machine.f32_ops_per_second,
+            machine.bf16_ops_per_second,
+        ] {
             assert!(figure.is_finite() && figure > 1e7, "{machine:?}");
         }
     }

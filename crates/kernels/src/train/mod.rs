@@ -6,4 +6,4 @@
 pub mod attention;
 pub mod gemm;
 
-pub use gemm::{Data, Precision, Product, View, products};
+pub use gemm::{Data, Precision, Product, View, products, round_to_bf16};

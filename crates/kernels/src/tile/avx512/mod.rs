@@ -327,7 +327,7 @@ pub unsafe fn interleave(rows: &Unpacked, raise: u8, tile: &mut Tile) {
 /// Sixteen rows of sixteen double words to sixteen columns.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+pub(crate) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     let zero = _mm512_setzero_si512();
     // Pairs of rows, then fours: within each 128-bit lane.
     let mut pairs = [zero; 16];
