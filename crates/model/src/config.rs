@@ -130,7 +130,7 @@ impl Config {
 
     /// Refuses numbers that no model has, so that whatever is computed from those that pass neither overflows nor divides
     /// by zero. `path` is the file that they came from.
-    pub(crate) fn validate(&self, path: &Path) -> Result<(), Error> {
+    pub fn validate(&self, path: &Path) -> Result<(), Error> {
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 return Ok(());

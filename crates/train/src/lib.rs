@@ -4,4 +4,5 @@
 //! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
 
 pub mod comm;
+pub mod recipe;
 pub mod step;

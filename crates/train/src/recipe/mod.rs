@@ -1,0 +1,414 @@
+//! A run as data: the model, its sources, its phases and their dials, read from a TOML file.
+//!
+//! What a recipe leaves out has the default of the dots.llm1 report where it states one. [`Recipe::canonical`] writes everything
+//! out, so that a kept recipe does not depend on defaults; [`Recipe::hash`] is of that form. Paths are relative to the folder that
+//! the program runs in, as on a command line: recipes travel, data do not.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use dots_kernels::train::Precision;
+
+mod canonical;
+pub mod count;
+mod error;
+mod model;
+mod phases;
+mod section;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Place, RecipeError};
+pub use model::Model;
+pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
+
+use section::Section;
+use tree::{Entry, Table, Value};
+
+/// Largest recipe file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most phases, and most sources.
+const MOST: usize = 1000;
+
+/// A run as data. Fields may be read freely; to change one, [`Recipe::set`] it, so that the canonical form and all checks follow.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// What the run is called: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Seed of the initial weights and of the data order.
+    pub seed: u64,
+    /// The model's shape and start.
+    pub model: Model,
+    /// Folder with `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// Where documents and chats come from, by name.
+    pub sources: BTreeMap<String, Source>,
+    /// AdamW's constants.
+    pub optimizer: Optimizer,
+    /// How the routers are balanced, where a phase does not say otherwise.
+    pub balance: Balance,
+    /// How numbers are computed.
+    pub arithmetic: Arithmetic,
+    /// What is done, in order; at least one, their names all different.
+    pub phases: Vec<Phase>,
+    /// When checkpoints are written.
+    pub checkpoints: Checkpoints,
+    /// When and on what the model is validated, where it is.
+    pub validation: Option<Validation>,
+    /// Among how many ranks the run is shared.
+    pub ranks: Ranks,
+    /// The file as it was written, with what was set since.
+    written: Table,
+    path: PathBuf,
+}
+
+/// Where documents or chats come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Token shards: prefixes of a `.bin` and an `.idx` file each.
+    Shards(Vec<PathBuf>),
+    /// JSONL files of chats (`messages`).
+    Chats(Vec<PathBuf>),
+}
+
+/// AdamW's constants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Optimizer {
+    /// Decay of the mean gradient.
+    pub beta1: f64,
+    /// Decay of the mean squared gradient.
+    pub beta2: f64,
+    /// Keeps the division from zero.
+    pub epsilon: f64,
+    /// Decoupled decay of parameters of two or more dimensions.
+    pub weight_decay: f64,
+    /// Norm that the whole gradient is clipped to.
+    pub clip: f64,
+}
+
+/// How the routers are balanced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Balance {
+    /// How far a router's bias moves after a step (γ).
+    pub bias_rate: f64,
+    /// Weight of the sequence-wise balance loss (α).
+    pub sequence_loss: f64,
+}
+
+/// How numbers are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// Of matrix products.
+    pub precision: Precision,
+    /// Whether activations are computed again in the backward pass rather than kept.
+    pub recompute: bool,
+    /// Tokens that a rank works on at once; one sequence where that is longer.
+    pub micro_batch_tokens: u64,
+}
+
+/// When checkpoints are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// Tokens from one to the next. One is written at the end of each phase too.
+    pub every_tokens: u64,
+    /// Newest whole states (with moments) that are kept for resuming. Weights are kept of every checkpoint.
+    pub keep_states: usize,
+}
+
+/// When and on what the model is validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validation {
+    /// Tokens from one to the next.
+    pub every_tokens: u64,
+    /// Tokens of each source that are looked at, always the same ones.
+    pub tokens: u64,
+    /// Names of sources of shards.
+    pub sources: Vec<String>,
+}
+
+/// Among how many ranks a run is shared: `data · pipeline`, the expert ranks being among the data ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranks {
+    /// Groups that see different sequences; `expert` divides it.
+    pub data: usize,
+    /// Ranks that share a layer's experts.
+    pub expert: usize,
+    /// Stages of layers, one after the other.
+    pub pipeline: usize,
+    /// Pieces of a stage that alternate (interleaved 1F1B).
+    pub interleave: usize,
+}
+
+impl Recipe {
+    /// Reads the file `path`.
+    pub fn load(path: &Path) -> Result<Self, RecipeError> {
+        let io = |source| RecipeError::Io { path: path.to_owned(), source };
+        let mut text = String::new();
+        fs::File::open(path).map_err(io)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            let message = format!("expected at most {MAX_FILE_BYTES} bytes, found more");
+            return Err(RecipeError::Syntax { place: Place::File(path.to_owned(), None), message });
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of a recipe; errors name `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
+        Self::read(tree::parse(text, path)?, path.to_owned())
+    }
+
+    /// Sets one key, as `--set key=value` does: `phases.0.learning_rate.from` (or `phases.stable.…`, by name), to a TOML value or else a
+    /// text. The shape's ratios and all checks follow; where those fail, the recipe stays as it was.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), RecipeError> {
+        let mut written = self.written.clone();
+        let parts: Vec<&str> = key.split('.').collect();
+        put(&mut written, &parts, tree::parse_value(value)).ok_or_else(|| RecipeError::Wrong {
+            place: Place::Set,
+            key: key.to_owned(),
+            expected: "keys of tables, and indices or names of phases that there are, joined by dots".to_owned(),
+            found: "a key that leads nowhere".to_owned(),
+        })?;
+        *self = Self::read(written, self.path.clone())?;
+        Ok(())
+    }
+
+    /// Everything that the recipe says and leaves unsaid, as a recipe that [`Recipe::parse`] reads to the same.
+    pub fn canonical(&self) -> String {
+        canonical::write(self)
+    }
+
+    /// SHA-256 of the canonical form, in hexadecimal.
+    pub fn hash(&self) -> String {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(self.canonical()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn read(written: Table, path: PathBuf) -> Result<Self, RecipeError> {
+        let mut top = Section::top(&written, Place::File(path.clone(), None));
+        let name = top.text("name")?;
+        let name = top.need("name", NAME_EXPECTED, name.filter(|name| is_name(name)))?;
+        let seed = top.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(1);
+
+        let mut section = top.section("model")?;
+        let model = model::read(&mut section, &path)?;
+        section.finish(&model::other_names())?;
+
+        let mut section = top.section("tokenizer")?;
+        let tokenizer = section.text("path")?.filter(|path| !path.is_empty());
+        let tokenizer = section.need("path", "a folder with tokenizer.json", tokenizer)?.into();
+        section.finish(&[])?;
+
+        let sources = read_sources(&mut top)?;
+        let optimizer = read_optimizer(&mut top)?;
+
+        let mut section = top.section("balance")?;
+        let balance = Balance {
+            bias_rate: section.not_negative("bias_rate")?.unwrap_or(1e-3),
+            sequence_loss: section.not_negative("sequence_loss")?.unwrap_or(1e-4),
+        };
+        section.finish(&[("gamma", "bias_rate"), ("alpha", "sequence_loss")])?;
+
+        let mut section = top.section("arithmetic")?;
+        let arithmetic = Arithmetic {
+            precision: section.word("precision", &PRECISIONS)?.unwrap_or(Precision::Bf16),
+            recompute: section.truth("recompute")?.unwrap_or(false),
+            micro_batch_tokens: section.count("micro_batch_tokens", 1)?.unwrap_or(8192),
+        };
+        section.finish(&[])?;
+
+        let ranks = read_ranks(&mut top, &model)?;
+        let around = phases::Around {
+            balance,
+            context: model.config.max_position_embeddings,
+            sources: &sources,
+            data_ranks: ranks.data as u64,
+        };
+        let phases = read_phases(&mut top, &around)?;
+
+        let mut section = top.section("checkpoints")?;
+        let every_tokens = section.count("every_tokens", 1)?;
+        let checkpoints = Checkpoints {
+            every_tokens: section.need("every_tokens", count::EXPECTED, every_tokens)?,
+            keep_states: section.whole("keep_states", 1..=1 << 20)?.unwrap_or(2) as usize,
+        };
+        section.finish(&[])?;
+        let validation = read_validation(&mut top, &sources)?;
+        top.finish(&[("data", "sources"), ("train", "phases"), ("parallel", "ranks"), ("checkpoint", "checkpoints")])?;
+        Ok(Self {
+            name,
+            seed,
+            model,
+            tokenizer,
+            sources,
+            optimizer,
+            balance,
+            arithmetic,
+            phases,
+            checkpoints,
+            validation,
+            ranks,
+            written,
+            path,
+        })
+    }
+}
+
+const PRECISIONS: [(&str, Precision); 2] = [("bf16", Precision::Bf16), ("f32", Precision::F32)];
+const NAME_EXPECTED: &str = "1 to 100 letters, digits, '-', '_' and '.', the first no '.'";
+
+/// Names stand in file names, in keys and in tables of the terminal.
+fn is_name(name: &str) -> bool {
+    let known = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    !name.starts_with('.') && (1..=100).contains(&name.len()) && name.chars().all(known)
+}
+
+fn read_sources(top: &mut Section<'_>) -> Result<BTreeMap<String, Source>, RecipeError> {
+    let mut all = top.section("sources")?;
+    let mut sources = BTreeMap::new();
+    for (name, mut section) in all.named()? {
+        if !is_name(name) || name.contains('.') {
+            return Err(all.wrong(name, "a name of letters, digits, '-' and '_'", Some(format!("{name:?}"))));
+        }
+        let source = match (section.paths("shards")?, section.paths("chats")?) {
+            (Some(prefixes), None) => Source::Shards(prefixes),
+            (None, Some(files)) => Source::Chats(files),
+            (None, None) => return Err(section.wrong("shards", "prefixes of shards, or files as chats", None)),
+            (Some(_), Some(_)) => {
+                return Err(section.wrong("chats", "shards or chats", Some("both".to_owned())));
+            }
+        };
+        section.finish(&[("files", "chats"), ("messages", "chats")])?;
+        sources.insert(name.to_owned(), source);
+    }
+    if sources.is_empty() || sources.len() > MOST {
+        return Err(top.wrong("sources", format!("1 to {MOST} sources"), Some(sources.len().to_string())));
+    }
+    Ok(sources)
+}
+
+fn read_optimizer(top: &mut Section<'_>) -> Result<Optimizer, RecipeError> {
+    let mut section = top.section("optimizer")?;
+    let decay = |section: &mut Section<'_>, name| {
+        section.real(name, "a number from 0 to below 1", |number| (0.0..1.0).contains(&number))
+    };
+    let optimizer = Optimizer {
+        beta1: decay(&mut section, "beta1")?.unwrap_or(0.9),
+        beta2: decay(&mut section, "beta2")?.unwrap_or(0.95),
+        epsilon: section.positive("epsilon")?.unwrap_or(1e-8),
+        weight_decay: section.not_negative("weight_decay")?.unwrap_or(0.1),
+        clip: section.positive("clip")?.unwrap_or(1.0),
+    };
+    section.finish(&[
+        ("max_grad_norm", "clip"),
+        ("eps", "epsilon"),
+        ("adam_beta1", "beta1"),
+        ("adam_beta2", "beta2"),
+    ])?;
+    Ok(optimizer)
+}
+
+fn read_ranks(top: &mut Section<'_>, model: &Model) -> Result<Ranks, RecipeError> {
+    let mut section = top.section("ranks")?;
+    let many = |section: &mut Section<'_>, name| section.whole(name, 1..=1 << 16).map(|n| n.unwrap_or(1) as usize);
+    let ranks = Ranks {
+        data: many(&mut section, "data")?,
+        expert: many(&mut section, "expert")?,
+        pipeline: many(&mut section, "pipeline")?,
+        interleave: many(&mut section, "interleave")?,
+    };
+    let wrong = |name, expected| Err(section.wrong(name, expected, None));
+    let (experts, layers) = (model.config.n_routed_experts, model.config.num_hidden_layers);
+    if !experts.is_multiple_of(ranks.expert) || !ranks.data.is_multiple_of(ranks.expert) {
+        return wrong("expert", format!("a divisor of the {experts} experts and of the {} data ranks", ranks.data));
+    }
+    if ranks.pipeline > layers {
+        return wrong("pipeline", format!("at most the {layers} layers"));
+    }
+    if ranks.interleave > 1 && (ranks.pipeline == 1 || ranks.pipeline * ranks.interleave > layers) {
+        return wrong("interleave", format!("1, or pipeline above 1 and at most {layers} pieces of a layer in all"));
+    }
+    section.finish(&[("data_parallel", "data"), ("expert_parallel", "expert"), ("pipeline_parallel", "pipeline")])?;
+    Ok(ranks)
+}
+
+fn read_phases(top: &mut Section<'_>, around: &phases::Around<'_>) -> Result<Vec<Phase>, RecipeError> {
+    let sections = top.list("phases")?.filter(|phases| (1..=MOST).contains(&phases.len()));
+    let sections = top.need("phases", &format!("1 to {MOST} [[phases]]"), sections)?;
+    let mut phases: Vec<Phase> = Vec::new();
+    for section in sections {
+        let phase = phases::read(section, around)?;
+        if phases.iter().any(|other| other.name == phase.name) {
+            return Err(top.wrong("phases", "names of their own", Some(format!("{:?} twice", phase.name))));
+        }
+        phases.push(phase);
+    }
+    Ok(phases)
+}
+
+fn read_validation(
+    top: &mut Section<'_>,
+    sources: &BTreeMap<String, Source>,
+) -> Result<Option<Validation>, RecipeError> {
+    let is_there = top.has("validation");
+    let mut section = top.section("validation")?;
+    if !is_there {
+        return Ok(None);
+    }
+    let every_tokens = section.count("every_tokens", 1)?;
+    let tokens = section.count("tokens", 1)?;
+    let names = section.texts("sources")?.filter(|names| !names.is_empty());
+    let validation = Validation {
+        every_tokens: section.need("every_tokens", count::EXPECTED, every_tokens)?,
+        tokens: section.need("tokens", count::EXPECTED, tokens)?,
+        sources: section.need("sources", "names of sources of shards", names)?,
+    };
+    let is_shards = |name: &&String| !matches!(sources.get(*name), Some(Source::Shards(_)));
+    if let Some(name) = validation.sources.iter().find(is_shards) {
+        return Err(section.wrong("sources", "names of sources of shards", Some(format!("{name:?}"))));
+    }
+    section.finish(&[])?;
+    Ok(Some(validation))
+}
+
+/// Puts `value` at `parts` below `table`, making tables on the way; `None` where something else is in the way.
+fn put(table: &mut Table, parts: &[&str], value: Value) -> Option<()> {
+    let (first, rest) = parts.split_first().filter(|(first, _)| !first.is_empty())?;
+    let new = |value| Entry { place: Place::Set, value };
+    if rest.is_empty() {
+        table.insert((*first).to_owned(), new(value));
+        return Some(());
+    }
+    let entry = table.entry((*first).to_owned()).or_insert_with(|| new(Value::Table(Table::new())));
+    match &mut entry.value {
+        Value::Table(table) => put(table, rest, value),
+        Value::List(items) => {
+            let (which, rest) = rest.split_first()?;
+            let is_meant = |item: &Entry| match &item.value {
+                Value::Table(table) => {
+                    table.get("name").is_some_and(|name| name.value == Value::Text((*which).to_owned()))
+                }
+                _ => false,
+            };
+            let index = which.parse().ok().or_else(|| items.iter().position(is_meant))?;
+            match &mut items.get_mut(index)?.value {
+                Value::Table(table) if !rest.is_empty() => put(table, rest, value),
+                _ => None,
+            }
+        }
+        // A rate said as a number becomes a table of its ends.
+        other if rest == ["from"] || rest == ["to"] || rest == ["shape"] => {
+            let mut table = Table::new();
+            table.insert("from".to_owned(), new(std::mem::replace(other, Value::Truth(false))));
+            put(&mut table, rest, value)?;
+            *other = Value::Table(table);
+            Some(())
+        }
+        _ => None,
+    }
+}

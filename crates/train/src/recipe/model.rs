@@ -1,0 +1,135 @@
+//! The model's shape from a few dials: what is left out has dots.llm1's ratio to what is said.
+
+use std::path::{Path, PathBuf};
+
+use dots_model::{Checkpoint, Config, Error};
+
+use super::{error::RecipeError, section::Section};
+
+/// The model that a run trains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its shape.
+    pub config: Config,
+    /// Standard deviation of the normal distribution that matrices start from.
+    pub initial_deviation: f64,
+    /// Checkpoint folder whose weights the run starts from, in place of random ones.
+    pub start: Option<PathBuf>,
+}
+
+/// Width and deviation of the published model: smaller ones start from larger numbers, so that products keep their size.
+const FULL_WIDTH: f64 = 4096.0;
+const FULL_DEVIATION: f64 = 0.006;
+/// Widths of MLPs are rounded up to whole multiples of this: the depth of a bf16 dot product's registers.
+const MLP_MULTIPLE: u64 = 32;
+
+/// Keys of `config.json`, and the dials that set them.
+const CONFIG_KEYS: [(&str, &str); 17] = [
+    ("vocab_size", "vocab_size"),
+    ("hidden_size", "width"),
+    ("intermediate_size", "dense_width"),
+    ("moe_intermediate_size", "expert_width"),
+    ("num_hidden_layers", "layers"),
+    ("first_k_dense_replace", "dense_layers"),
+    ("num_attention_heads", "heads"),
+    ("num_key_value_heads", "kv_heads"),
+    ("head_dim", "head_width"),
+    ("n_routed_experts", "experts"),
+    ("n_shared_experts", "shared_experts"),
+    ("num_experts_per_tok", "top_k"),
+    ("norm_topk_prob", "normalise_top_k"),
+    ("routed_scaling_factor", "routed_scale"),
+    ("rms_norm_eps", "norm_epsilon"),
+    ("rope_theta", "rope_theta"),
+    ("max_position_embeddings", "context"),
+];
+
+/// Head widths from dots.llm1's on down: the widest that leaves eight heads.
+fn head_width(width: u64) -> u64 {
+    [128, 64, 32].into_iter().find(|head| width >= 8 * head).unwrap_or(16)
+}
+
+/// `part` of the full model, at this width.
+fn scaled(part: usize, width: u64) -> u64 {
+    (part as u64 * width).div_ceil(FULL_WIDTH as u64).next_multiple_of(MLP_MULTIPLE)
+}
+
+/// The shape of dots.llm1 at another width and depth.
+fn dots(layers: u64, width: u64) -> Config {
+    let full = Config::dots_llm1();
+    let head_width = head_width(width);
+    let heads = (width / head_width).max(1) as usize;
+    Config {
+        num_hidden_layers: layers as usize,
+        first_k_dense_replace: full.first_k_dense_replace.min(layers as usize),
+        hidden_size: width as usize,
+        head_dim: head_width as usize,
+        num_attention_heads: heads,
+        num_key_value_heads: heads,
+        intermediate_size: scaled(full.intermediate_size, width) as usize,
+        moe_intermediate_size: scaled(full.moe_intermediate_size, width) as usize,
+        ..full
+    }
+}
+
+pub fn read(section: &mut Section<'_>, path: &Path) -> Result<Model, RecipeError> {
+    let start = section.text("start")?.map(PathBuf::from);
+    let preset = section.word("preset", &[("dots", ())])?;
+    let layers = section.whole("layers", 1..=4096)?;
+    let width = section.whole("width", 1..=1 << 20)?;
+    let full = Config::dots_llm1();
+    let base = match &start {
+        // A kept recipe says every dial and does not need the folder any more.
+        Some(folder) if !CONFIG_KEYS.iter().all(|(_, dial)| section.has(dial)) => {
+            if preset.is_some() {
+                let found = Some("both".to_owned());
+                return Err(section.wrong("preset", "a preset or a checkpoint to start from", found));
+            }
+            Checkpoint::open(folder)?.config
+        }
+        _ => dots(layers.unwrap_or(full.num_hidden_layers as u64), width.unwrap_or(full.hidden_size as u64)),
+    };
+    let size = |section: &mut Section<'_>, name, default: usize| {
+        section.whole(name, 0..=1 << 30).map(|size| size.map_or(default, |size| size as usize))
+    };
+    let heads = size(section, "heads", base.num_attention_heads)?;
+    let experts = size(section, "experts", base.n_routed_experts)?;
+    let config = Config {
+        num_hidden_layers: layers.map_or(base.num_hidden_layers, |layers| layers as usize),
+        hidden_size: width.map_or(base.hidden_size, |width| width as usize),
+        first_k_dense_replace: size(section, "dense_layers", base.first_k_dense_replace)?,
+        num_attention_heads: heads,
+        // One key head a query head, where the preset has that.
+        num_key_value_heads: {
+            let same = base.num_key_value_heads == base.num_attention_heads;
+            size(section, "kv_heads", if same { heads } else { base.num_key_value_heads })?
+        },
+        head_dim: size(section, "head_width", base.head_dim)?,
+        intermediate_size: size(section, "dense_width", base.intermediate_size)?,
+        moe_intermediate_size: size(section, "expert_width", base.moe_intermediate_size)?,
+        n_routed_experts: experts,
+        n_shared_experts: size(section, "shared_experts", base.n_shared_experts)?,
+        num_experts_per_tok: size(section, "top_k", base.num_experts_per_tok.min(experts))?,
+        vocab_size: size(section, "vocab_size", base.vocab_size)?,
+        max_position_embeddings: size(section, "context", base.max_position_embeddings)?,
+        norm_topk_prob: section.truth("normalise_top_k")?.unwrap_or(base.norm_topk_prob),
+        routed_scaling_factor: section.positive("routed_scale")?.map_or(base.routed_scaling_factor, |x| x as f32),
+        rms_norm_eps: section.positive("norm_epsilon")?.map_or(base.rms_norm_eps, |x| x as f32),
+        rope_theta: section.positive("rope_theta")?.unwrap_or(base.rope_theta),
+    };
+    match config.validate(path) {
+        Err(Error::Invalid { field, expected, found, .. }) => {
+            let dial = CONFIG_KEYS.iter().find(|(key, _)| *key == field).map_or(field.as_str(), |(_, dial)| dial);
+            return Err(section.wrong(dial, expected, Some(found)));
+        }
+        other => other?,
+    }
+    let scaled = FULL_DEVIATION * (FULL_WIDTH / config.hidden_size as f64).sqrt();
+    let initial_deviation = section.positive("initial_deviation")?.unwrap_or(scaled);
+    Ok(Model { config, initial_deviation, start })
+}
+
+/// Names that people may know the dials by.
+pub fn other_names() -> Vec<(&'static str, &'static str)> {
+    CONFIG_KEYS.into_iter().chain([("depth", "layers"), ("max_model_len", "context")]).collect()
+}

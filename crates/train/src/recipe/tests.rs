@@ -1,0 +1,285 @@
+use super::*;
+
+const SMALL: &str = r#"
+name = "small"
+seed = 7
+[model]
+preset = "dots"
+layers = 8
+width = 256
+experts = 32
+expert_width = 96
+vocab_size = 8192
+context = 2048
+[tokenizer]
+path = "tokenizer"
+[sources.en]
+shards = ["data/en"]
+[sources.zh]
+shards = "data/zh"
+[sources.chat]
+chats = ["chat.jsonl"]
+[[phases]]
+name = "stable"
+tokens = "40M"
+sequence_tokens = 512
+batch_tokens = [{ from = 0, tokens = "4Ki" }, { from = "1M", tokens = "8Ki" }]
+warmup_steps = 100
+learning_rate = 3e-4
+mixture = { en = 0.5, zh = 0.5 }
+[[phases]]
+name = "sft"
+kind = "sft"
+epochs = 2
+sequence_tokens = 512
+batch_tokens = 8192
+learning_rate = { from = 5e-6, to = 1e-6, shape = "cosine" }
+mixture = { chat = 2 }
+bias_rate = 0
+[checkpoints]
+every_tokens = "1M"
+[validation]
+every_tokens = "500k"
+tokens = "64k"
+sources = ["en"]
+"#;
+
+fn parse(text: &str) -> Result<Recipe, String> {
+    Recipe::parse(text, Path::new("small.toml")).map_err(|error| error.to_string())
+}
+
+fn small() -> Recipe {
+    parse(SMALL).unwrap()
+}
+
+#[test]
+fn the_dials_give_the_24_4_m_shape() {
+    let recipe = small();
+    let config = &recipe.model.config;
+    assert_eq!(format!("{:.1}", config.parameters().total as f64 / 1e6), "24.4");
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 8, 32));
+    assert_eq!((config.intermediate_size, config.moe_intermediate_size), (704, 96));
+    assert_eq!((config.num_experts_per_tok, config.n_shared_experts, config.first_k_dense_replace), (6, 2, 1));
+    assert_eq!(recipe.model.initial_deviation, 0.024);
+}
+
+#[test]
+fn without_dials_the_preset_is_dots_llm1_itself() {
+    let dials = "preset = \"dots\"\n";
+    let start = SMALL.find("layers").unwrap();
+    let end = SMALL.find("[tokenizer]").unwrap();
+    let recipe = parse(&format!("{}{dials}{}", &SMALL[..start].replace(dials, ""), &SMALL[end..])).unwrap();
+    assert_eq!(recipe.model.config, dots_model::Config::dots_llm1());
+    assert_eq!(recipe.model.initial_deviation, 0.006);
+}
+
+#[test]
+fn what_is_left_out_is_the_reports() {
+    let recipe = small();
+    let Optimizer { beta1, beta2, epsilon, weight_decay, clip } = recipe.optimizer;
+    assert_eq!((beta1, beta2, epsilon, weight_decay, clip), (0.9, 0.95, 1e-8, 0.1, 1.0));
+    assert_eq!((recipe.balance.bias_rate, recipe.balance.sequence_loss), (1e-3, 1e-4));
+    let [stable, sft] = &recipe.phases[..] else { panic!() };
+    assert_eq!((stable.bias_rate, stable.kind, stable.attention), (1e-3, Kind::Pretrain, Attention::Document));
+    assert_eq!((sft.bias_rate, sft.kind, sft.length), (0.0, Kind::Sft, Length::Epochs(2.0)));
+    assert_eq!(stable.batch, [BatchStage { from: 0, tokens: 4096 }, BatchStage { from: 1_000_000, tokens: 8192 }]);
+    assert_eq!(stable.learning_rate, Rate { from: 3e-4, to: 3e-4, shape: Shape::Constant });
+}
+
+#[test]
+fn the_canonical_form_reads_to_itself_and_to_the_same_hash() {
+    let recipe = small();
+    let again = parse(&recipe.canonical()).unwrap();
+    assert_eq!(again.canonical(), recipe.canonical());
+    assert_eq!(again.hash(), recipe.hash());
+    assert_eq!((&again.phases, &again.model, &again.sources), (&recipe.phases, &recipe.model, &recipe.sources));
+    assert_eq!(recipe.hash().len(), 64);
+    // What only looks different is the same run.
+    let looks = SMALL
+        .replace("\"40M\"", "40_000_000 # as many")
+        .replace("learning_rate = 3e-4", "learning_rate = { from = 0.0003 }");
+    assert_eq!(parse(&looks).unwrap().hash(), recipe.hash());
+}
+
+#[test]
+fn awkward_paths_survive_the_canonical_form() {
+    let odd = "a \\\" b\\\\c\\n\\u007f\\u0001 é";
+    let recipe = parse(&SMALL.replace("data/en", odd)).unwrap();
+    let again = parse(&recipe.canonical()).unwrap();
+    assert_eq!(again.sources, recipe.sources);
+    let chinese =
+        parse(&SMALL.replace("[sources.zh]", "[sources.'中文']").replace("zh = 0.5", "'中文' = 0.5")).unwrap();
+    assert_eq!(parse(&chinese.canonical()).unwrap().phases, chinese.phases);
+    assert_eq!(again.sources["en"], Source::Shards(vec![PathBuf::from("a \" b\\c\n\u{7f}\u{1} é")]));
+}
+
+#[test]
+fn set_changes_what_follows_from_it_too() {
+    let mut recipe = small();
+    let before = recipe.hash();
+    recipe.set("phases.0.learning_rate", "1e-4").unwrap();
+    recipe.set("phases.sft.learning_rate.to", "2e-6").unwrap();
+    recipe.set("model.width", "512").unwrap();
+    recipe.set("phases.stable.mixture.en", "3").unwrap();
+    recipe.set("tokenizer.path", "other/folder").unwrap();
+    recipe.set("phases.0.tokens", "41M").unwrap();
+    assert_eq!(recipe.phases[0].learning_rate.from, 1e-4);
+    assert_eq!(recipe.phases[1].learning_rate.to, 2e-6);
+    assert_eq!(recipe.model.config.intermediate_size, 1376);
+    assert_eq!((recipe.phases[0].mixture["en"], recipe.phases[0].mixture["zh"]), (3.0, 0.5));
+    assert_eq!(recipe.tokenizer, Path::new("other/folder"));
+    assert_eq!(recipe.phases[0].length, Length::Tokens(41_000_000));
+    assert_ne!(recipe.hash(), before);
+}
+
+#[test]
+fn a_rate_said_as_a_number_can_be_given_its_ends() {
+    let mut recipe = small();
+    assert!(recipe.set("phases.0.learning_rate.to", "1e-5").unwrap_err().to_string().contains("shape"));
+    recipe.set("phases.0.learning_rate.from", "1e-4").unwrap();
+    assert_eq!(recipe.phases[0].learning_rate, Rate { from: 1e-4, to: 1e-4, shape: Shape::Constant });
+}
+
+#[test]
+fn a_wrong_set_is_named_and_changes_nothing() {
+    let mut recipe = small();
+    let before = recipe.hash();
+    for (key, value, said) in [
+        ("phases.0.learning_rate", "-1", "--set: phases.0.learning_rate: expected a number from 0 on, found -1"),
+        ("phases.7.tokens", "1", "--set: phases.7.tokens: expected keys of tables"),
+        ("phases.nobody.tokens", "1", "leads nowhere"),
+        ("phases.0", "1", "leads nowhere"),
+        ("name.more", "1", "leads nowhere"),
+        ("", "1", "leads nowhere"),
+        ("model..width", "1", "leads nowhere"),
+        ("optimiser.beta1", "0.8", "--set: optimiser: unknown key; the nearest known one is 'optimizer'"),
+        ("model.hidden_size", "512", "the nearest known one is 'width'"),
+        ("ranks.data", "1000000", "--set: ranks.data: expected a whole number from 1 to 65536, found 1000000"),
+    ] {
+        let error = recipe.set(key, value).unwrap_err().to_string();
+        assert!(error.contains(said), "{key}={value}: {error}");
+    }
+    assert_eq!(recipe.hash(), before);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+    for (from, to, said) in [
+        ("seed = 7", "sede = 7", "small.toml:3: sede: unknown key; the nearest known one is 'seed'"),
+        ("seed = 7", "seed = -7", "small.toml:3: seed: expected a whole number from 0 to"),
+        ("seed = 7", "seed = 99999999999999999999", "found 99999999999999999999"),
+        ("seed = 7", "seed = 1979-05-27", "found 1979-05-27"),
+        ("seed = 7", "seed = ", "small.toml:3: "),
+        ("name = \"small\"", "", "small.toml: name: expected 1 to 100 letters"),
+        ("name = \"small\"", "name = \"../x\"", "small.toml:2: name: expected"),
+        ("layers = 8", "layers = 0", "small.toml:6: model.layers: expected a whole number from 1 to 4096, found 0"),
+        ("layers = 8", "num_hidden_layers = 8", "the nearest known one is 'layers'"),
+        ("width = 256", "width = 256\nhead_width = 31", "model.head_width: expected an even number, found 31"),
+        ("experts = 32", "experts = 32\ntop_k = 33", "model.top_k: expected 1 to 32, found 33"),
+        ("layers = 8", "layers = 8\ninitial_deviation = nan", "expected a number above 0, found NaN"),
+        ("shards = \"data/zh\"", "shards = []", "sources.zh.shards: expected at least one path"),
+        (
+            "shards = \"data/zh\"",
+            "files = \"x\"",
+            "sources.zh.shards: expected prefixes of shards, or files as chats, found nothing",
+        ),
+        ("[sources.zh]", "[sources.\"z h\"]", "sources.z h: expected a name"),
+        ("tokens = \"40M\"", "tokens = \"40Q\"", "phases.0.tokens: expected a whole number such as"),
+        ("tokens = \"40M\"", "", "phases.0.tokens: expected"),
+        ("tokens = \"40M\"", "epochs = 1", "phases.0.epochs: expected tokens in its place"),
+        ("epochs = 2", "epochs = 2\ntokens = 1", "phases.1.epochs: expected epochs or tokens, found both"),
+        (
+            "batch_tokens = 8192",
+            "batch_tokens = 8000",
+            "expected whole sequences of 512 tokens, at least one for each data rank, such as 8192, found 8000",
+        ),
+        ("from = 0,", "from = 1,", "phases.0.batch_tokens.0.from: expected 0 in the first stage, found 1"),
+        ("from = \"1M\"", "from = 0", "phases.0.batch_tokens.1.from: expected more than 0"),
+        (
+            "sequence_tokens = 512",
+            "sequence_tokens = 4096",
+            "phases.0.sequence_tokens: expected 2 to 2048, the model's context, found 4096",
+        ),
+        (
+            "mixture = { en = 0.5, zh = 0.5 }",
+            "mixture = { en = 0.5, fr = 0.5 }",
+            "expected sources of the recipe (chat, en, zh), found \"fr\"",
+        ),
+        ("mixture = { en = 0.5, zh = 0.5 }", "mixture = { chat = 1 }", "expected sources of shards"),
+        ("mixture = { en = 0.5, zh = 0.5 }", "mixture = { en = 0 }", "a table of numbers above 0"),
+        ("mixture = { en = 0.5, zh = 0.5 }", "mixture = {}", "at least one source"),
+        ("mixture = { chat = 2 }", "mixture = { en = 2 }", "expected sources of chats"),
+        ("shape = \"cosine\"", "shape = \"cosin\"", "expected \"constant\" or \"linear\" or \"cosine\""),
+        ("shape = \"cosine\"", "shape = \"constant\"", "as a constant rate has it"),
+        ("shape = \"cosine\"", "form = \"cosine\"", "phases.1.learning_rate.shape: expected"),
+        ("name = \"sft\"", "name = \"stable\"", "\"stable\" twice"),
+        (
+            "warmup_steps = 100",
+            "utk = { chunks = 4 }\nattention = \"document\"",
+            "phases.0.utk: expected none, or attention = \"sequence\"",
+        ),
+        ("every_tokens = \"1M\"", "", "checkpoints.every_tokens: expected"),
+        (
+            "sources = [\"en\"]",
+            "sources = [\"chat\"]",
+            "validation.sources: expected names of sources of shards, found \"chat\"",
+        ),
+        (
+            "[checkpoints]",
+            "[ranks]\ndata = 2\nexpert = 3\n[checkpoints]",
+            "ranks.expert: expected a divisor of the 32 experts and of the 2 data ranks, found 3",
+        ),
+        (
+            "[checkpoints]",
+            "[ranks]\ninterleave = 2\n[checkpoints]",
+            "ranks.interleave: expected 1, or pipeline above 1",
+        ),
+        (
+            "[checkpoints]",
+            "[ranks]\ndata = 64\n[checkpoints]",
+            "at least one for each data rank, such as 32768, found 4096",
+        ),
+    ] {
+        assert!(SMALL.contains(from), "{from}");
+        let error = parse(&SMALL.replacen(from, to, 1)).unwrap_err();
+        assert!(error.contains(said), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_phase_with_utk_attends_to_the_sequence() {
+    let recipe = parse(&SMALL.replace("warmup_steps = 100", "utk = { chunks = 4 }")).unwrap();
+    assert_eq!(recipe.phases[0].attention, Attention::Sequence);
+    assert_eq!(recipe.phases[0].utk, Some(Utk { chunks: 4 }));
+    assert_eq!(parse(&recipe.canonical()).unwrap().phases, recipe.phases);
+}
+
+#[test]
+fn a_model_may_start_from_a_checkpoint_and_needs_it_only_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens/hf");
+    let start = SMALL.find("preset").unwrap();
+    let end = SMALL.find("[tokenizer]").unwrap();
+    let model = |start_at: &str| format!("{}start = {start_at:?}\ncontext = 512\n{}", &SMALL[..start], &SMALL[end..]);
+    let text = model(folder.to_str().unwrap());
+    let recipe = parse(&text).unwrap();
+    let config = dots_model::Checkpoint::open(&folder).unwrap().config;
+    assert_eq!(recipe.model.config, dots_model::Config { max_position_embeddings: 512, ..config });
+    let moved = recipe.canonical().replace(folder.to_str().unwrap(), "gone");
+    assert_eq!(parse(&moved).unwrap().model.config, recipe.model.config);
+    assert!(parse(&model("gone")).unwrap_err().starts_with("model.start: gone"));
+}
+
+#[test]
+fn a_file_that_is_none_or_too_long_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.toml");
+    assert!(Recipe::load(&path).unwrap_err().to_string().contains("r.toml"));
+    fs::write(&path, "#".repeat(1 << 21)).unwrap();
+    assert!(Recipe::load(&path).unwrap_err().to_string().contains("at most 1048576 bytes"));
+    fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert!(Recipe::load(&path).unwrap_err().to_string().contains("UTF-8"));
+    fs::write(&path, "[".repeat(100_000)).unwrap();
+    Recipe::load(&path).unwrap_err();
+    fs::write(&path, SMALL).unwrap();
+    assert_eq!(Recipe::load(&path).unwrap().hash(), small().hash());
+}
