@@ -8,7 +8,7 @@ use std::time::Instant;
 use dots_kernels::{
     Compute,
     measure::Machine,
-    train::{Precision, Product, View, products},
+    train::{Precision, Product, View, attention, products},
 };
 
 struct Bench {
@@ -38,6 +38,14 @@ fn main() {
     {
         bench.linear(&format!("{name}: projection"), tokens, width, inner);
         bench.linear(&format!("{name}: head, 1024 rows of 8192"), 1024, width, 8192);
+    }
+    for (name, sequences, tokens, heads, head_dim) in [
+        ("24.4M", 8, 512, 4, 64),
+        ("24.4M, heads of 32", 8, 512, 8, 32),
+        ("256 wide", 4, 2048, 2, 128),
+        ("1024 wide", 1, 4096, 8, 128),
+    ] {
+        bench.attention(name, sequences, tokens, heads, head_dim);
     }
     for rows in [16, 64, 256, 768] {
         for (width, inner, experts) in [(256, 96, 32), (1024, 352, 32)] {
@@ -93,6 +101,37 @@ impl Bench {
             forward();
             to_x();
             to_w();
+        });
+    }
+
+    /// Scores and values of one layer; what a causal mask hides is no operation, nor are scores that the backward pass makes again.
+    fn attention(&self, name: &str, sequences: usize, sequence_tokens: usize, heads: usize, head_dim: usize) {
+        let attend_from = vec![0; sequences * sequence_tokens];
+        let len = attend_from.len() * heads * head_dim;
+        let (q, k, v, d_out) = (noise(len), noise(len), noise(len), noise(len));
+        let (mut out, mut lse) = (vec![0.0; len], vec![0.0; attend_from.len() * heads]);
+        let (mut dq, mut dk, mut dv) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+        let shape = attention::Shape { sequence_tokens, heads, kv_heads: heads, head_dim, attend_from: &attend_from };
+        let pairs = sequences * sequence_tokens * (sequence_tokens + 1) / 2;
+        let product = 2.0 * (pairs * heads * head_dim) as f64;
+        self.report(&format!("{name}: attention forward"), 2.0 * product, || {
+            attention::forward(&self.compute, self.precision, &shape, &q, &k, &v, &mut out, &mut lse);
+        });
+        self.report(&format!("{name}: attention backward"), 4.0 * product, || {
+            attention::backward(
+                &self.compute,
+                self.precision,
+                &shape,
+                &q,
+                &k,
+                &v,
+                &out,
+                &lse,
+                &d_out,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+            );
         });
     }
 

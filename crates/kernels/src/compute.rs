@@ -2,7 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{attention, decode::Unpacked, isa::Isa, pool::Pool, product::Panels, tile, train::gemm};
+use crate::{
+    attention,
+    decode::Unpacked,
+    isa::Isa,
+    pool::Pool,
+    product::Panels,
+    tile,
+    train::{self, gemm},
+};
 
 /// Threads, their scratch, and the instruction set that they use.
 #[derive(Debug)]
@@ -28,6 +36,8 @@ pub struct Scratch {
     pub attention: attention::Scratch,
     /// What products of training need.
     pub gemm: gemm::Scratch,
+    /// What attention of training needs.
+    pub training: train::attention::Scratch,
 }
 
 impl Compute {
@@ -48,6 +58,7 @@ impl Compute {
                     bf16: Vec::with_capacity(2 * tile::ROWS * max_cols),
                     attention: attention::Scratch::default(),
                     gemm: gemm::Scratch::default(),
+                    training: train::attention::Scratch::default(),
                 })
             })
             .collect();
@@ -62,13 +73,18 @@ impl Compute {
         self
     }
 
-    /// The same with scratch for [`crate::train::products`], which takes it at its first call otherwise:
-    /// [`gemm::Scratch::BYTES`] a worker.
+    /// The same with scratch for products and attention of training, which take it at their first call otherwise.
     pub fn with_training(mut self) -> Self {
         for scratch in &mut self.scratch {
-            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).gemm = gemm::Scratch::new();
+            let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+            (scratch.gemm, scratch.training) = (gemm::Scratch::new(), train::attention::Scratch::new());
         }
         self
+    }
+
+    /// Bytes of scratch that training takes on `threads` workers, beside [`Compute::scratch_bytes`].
+    pub fn training_bytes(threads: usize) -> usize {
+        threads.saturating_mul(gemm::Scratch::BYTES + train::attention::Scratch::BYTES)
     }
 
     /// Bytes of scratch that `threads` workers take; `usize::MAX` where that is more.

@@ -17,7 +17,7 @@ mod plain;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
-mod vector;
+pub(crate) mod vector;
 
 pub use self::cache::{BLOCK_TOKENS, CacheMemory, CacheShape, CacheType, LayerCache};
 use self::cache::{LayerWriter, Part, store};

@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 use super::{SPAN, Work};
 
 /// Scores are multiplied by this, so that weights are powers of two.
-pub(super) const LOG2_E: f32 = std::f32::consts::LOG2_E;
+pub(crate) const LOG2_E: f32 = std::f32::consts::LOG2_E;
 
 /// 2^x to 3e-6 of itself for x up to 0; at least 2^-126, which is nothing beside a row's largest weight, 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-pub(super) fn exp2(x: __m512) -> __m512 {
+pub(crate) fn exp2(x: __m512) -> __m512 {
     // A least-squares fit of 2^x - 1 on 0 to 1, relative to 2^x.
     const FIT: [f32; 4] = [0.693_044, 0.241_282_69, 0.052_240_897, 0.013_426_551];
     let x = _mm512_max_ps(x, _mm512_set1_ps(-126.0));
@@ -25,7 +25,7 @@ pub(super) fn exp2(x: __m512) -> __m512 {
 
 /// The lanes below `count`, of 16.
 #[inline(always)]
-pub(super) fn lanes(count: usize) -> __mmask16 {
+pub(crate) fn lanes(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 

@@ -5,13 +5,13 @@
 //! with sums in registers. Each sum runs along `k` in order, and is set down and added every so many steps whatever the
 //! block, so how a product is cut, and with which others it is computed, changes no bit.
 
-mod kernel;
-mod pack;
+pub(super) mod kernel;
+pub(super) mod pack;
 mod plan;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(super) mod x86;
 
 pub use self::pack::Scratch;
 use self::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// Steps along `k` (a number in f32, a pair in bf16) after which sums are set down: a panel of `b` of so many fills three
 /// quarters of a first cache of 32 KiB.
-const DEPTH_STEPS: usize = 128;
+pub(super) const DEPTH_STEPS: usize = 128;
 
 /// How products multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,7 +83,7 @@ impl Scratch {
             let range = at..(at + depth).min(k);
             let steps = range.len().div_ceil(kernel.step_numbers());
             if a.transposed {
-                pack_lanes(kernel, a, range.clone(), rows.clone(), &mut self.a);
+                pack_lanes(kernel, a, range.clone(), rows.clone(), DEPTH_STEPS, &mut self.a);
             } else {
                 pack_rows(kernel, a, rows.clone(), range.clone(), &mut self.a);
             }
@@ -91,9 +91,9 @@ impl Scratch {
                 let first = cols.start + LANES * (units * panel / panels);
                 let end = (cols.start + LANES * (units * (panel + 1) / panels)).min(cols.end);
                 if b.transposed {
-                    pack_columns(kernel, b, first..end, range.clone(), &mut self.b);
+                    pack_columns(kernel, b, first..end, range.clone(), DEPTH_STEPS, &mut self.b);
                 } else {
-                    pack_lanes(kernel, b, range.clone(), first..end, &mut self.b);
+                    pack_lanes(kernel, b, range.clone(), first..end, DEPTH_STEPS, &mut self.b);
                 }
                 // SAFETY: `out` has room for all of the block.
                 let corner = unsafe { out.start.add(rows.start * out.stride + first) };
@@ -120,26 +120,52 @@ impl Scratch {
 /// As for [`Kernel::multiply`], for all of these rows.
 unsafe fn multiply_rows(kernel: Kernel, a: &[Line], lanes: bool, rows: usize, tile: Tile) {
     // Where rows lie side by side, no tile takes rows of two units.
-    let unit = if lanes { LANES } else { rows };
-    for start in (0..rows).step_by(unit.max(1)) {
-        let rows = unit.min(rows - start);
-        let shares = rows.div_ceil(kernel.rows());
+    let unit = if lanes { LANES } else { rows.max(1) };
+    for start in (0..rows).step_by(unit) {
+        let a = match lanes {
+            true => A::Lanes(a[start / LANES * DEPTH_STEPS..].as_ptr().cast()),
+            false => A::Rows(a.as_ptr().cast()),
+        };
+        // SAFETY: inside the block's result.
+        let out = Out { start: unsafe { tile.out.start.add(start * tile.out.stride) }, ..tile.out };
+        // SAFETY: the caller's promise.
+        unsafe { multiply_unit(kernel, unit.min(rows - start), Tile { a, out, ..tile }) };
+    }
+}
+
+/// `rows` packed rows, of one unit where they lie side by side, by any number of columns.
+///
+/// # Safety
+/// As for [`Kernel::multiply`], for all of these.
+#[inline(always)]
+pub unsafe fn multiply_unit(kernel: Kernel, rows: usize, tile: Tile) {
+    let units = tile.cols.div_ceil(LANES);
+    let panels = units.div_ceil(kernel.units());
+    let shares = rows.div_ceil(kernel.rows());
+    for panel in 0..panels {
+        let (unit, end) = (units * panel / panels, units * (panel + 1) / panels);
         for share in 0..shares {
-            let (first, end) = (start + rows * share / shares, start + rows * (share + 1) / shares);
-            let a = match lanes {
-                true => A::Lanes(a[start / LANES * DEPTH_STEPS..].as_ptr().cast::<u32>().wrapping_add(first - start)),
-                false => A::Rows(a[first * ROW_LINES..].as_ptr().cast()),
+            let (first, last) = (rows * share / shares, rows * (share + 1) / shares);
+            let a = match tile.a {
+                A::Lanes(a) => A::Lanes(a.wrapping_add(first)),
+                A::Rows(a) => A::Rows(a.wrapping_add(first * ROW_LINES * LANES)),
             };
-            // SAFETY: inside the block's result.
-            let out = Out { start: unsafe { tile.out.start.add(first * tile.out.stride) }, ..tile.out };
+            let tile = Tile {
+                a,
+                b: tile.b.wrapping_add(unit * tile.unit_lines),
+                // SAFETY: inside the result.
+                out: Out { start: unsafe { tile.out.start.add(first * tile.out.stride + unit * LANES) }, ..tile.out },
+                cols: tile.cols.min(end * LANES) - unit * LANES,
+                ..tile
+            };
             // SAFETY: the caller's promise.
-            unsafe { kernel.multiply(end - first, &Tile { a, out, ..tile }) };
+            unsafe { kernel.multiply(last - first, &tile) };
         }
     }
 }
 
 /// Packs numbers `depth` of memory's rows `rows`, each row's steps in a row of `out`.
-fn pack_rows(kernel: Kernel, from: View<'_>, rows: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
+pub fn pack_rows(kernel: Kernel, from: View<'_>, rows: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
     assert!(out.len() >= rows.len() * ROW_LINES && depth.len() <= DEPTH_STEPS * kernel.step_numbers());
     match kernel.words() {
         // SAFETY: `Pairs` is only chosen where the processor has AVX-512 BF16; views have been checked and `out` has room.
@@ -150,29 +176,41 @@ fn pack_rows(kernel: Kernel, from: View<'_>, rows: Range<usize>, depth: Range<us
 }
 
 /// Packs memory's rows `depth`, of each the columns `lanes`: units of 16 columns, each step a line.
-fn pack_lanes(kernel: Kernel, from: View<'_>, depth: Range<usize>, lanes: Range<usize>, out: &mut [Line]) {
-    assert!(out.len() >= lanes.len().div_ceil(LANES) * DEPTH_STEPS);
-    assert!(depth.len() <= DEPTH_STEPS * kernel.step_numbers());
+pub fn pack_lanes(
+    kernel: Kernel,
+    from: View<'_>,
+    depth: Range<usize>,
+    lanes: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
+    assert!(out.len() >= lanes.len().div_ceil(LANES) * unit_lines && depth.len() <= unit_lines * kernel.step_numbers());
     match kernel.words() {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Words::Pairs => unsafe { super::x86::pack_lanes(from, depth, lanes, out) },
-        words => lanes_scalar(kernel.isa(), words == Words::Rounded, from, depth, lanes, out),
+        Words::Pairs => unsafe { super::x86::pack_lanes(from, depth, lanes, unit_lines, out) },
+        words => lanes_scalar(kernel.isa(), words == Words::Rounded, from, depth, lanes, unit_lines, out),
     }
 }
 
 /// Packs numbers `depth` of memory's rows `lanes`: units of 16 rows, each step a line.
-fn pack_columns(kernel: Kernel, from: View<'_>, lanes: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
-    assert!(out.len() >= lanes.len().div_ceil(LANES) * DEPTH_STEPS);
-    assert!(depth.len() <= DEPTH_STEPS * kernel.step_numbers());
+pub fn pack_columns(
+    kernel: Kernel,
+    from: View<'_>,
+    lanes: Range<usize>,
+    depth: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
+    assert!(out.len() >= lanes.len().div_ceil(LANES) * unit_lines && depth.len() <= unit_lines * kernel.step_numbers());
     match (kernel.isa(), kernel.words()) {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (_, Words::Pairs) => unsafe { super::x86::pack_columns_pairs(from, lanes, depth, out) },
+        (_, Words::Pairs) => unsafe { super::x86::pack_columns_pairs(from, lanes, depth, unit_lines, out) },
         // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Words::F32) => unsafe { super::x86::pack_columns_f32(from, lanes, depth, out) },
-        (isa, words) => columns_scalar(isa, words == Words::Rounded, from, lanes, depth, out),
+        (Isa::Avx512, Words::F32) => unsafe { super::x86::pack_columns_f32(from, lanes, depth, unit_lines, out) },
+        (isa, words) => columns_scalar(isa, words == Words::Rounded, from, lanes, depth, unit_lines, out),
     }
 }
 
@@ -190,15 +228,22 @@ fn rows_body(rounded: bool, from: View<'_>, rows: Range<usize>, depth: Range<usi
 }
 
 for_each_isa! {
-    fn lanes_scalar(rounded: bool, from: View<'_>, depth: Range<usize>, lanes: Range<usize>, out: &mut [Line]) = lanes_body
+    fn lanes_scalar(rounded: bool, from: View<'_>, depth: Range<usize>, lanes: Range<usize>, unit_lines: usize, out: &mut [Line]) = lanes_body
 }
 
 #[inline(always)]
-fn lanes_body(rounded: bool, from: View<'_>, depth: Range<usize>, lanes: Range<usize>, out: &mut [Line]) {
+fn lanes_body(
+    rounded: bool,
+    from: View<'_>,
+    depth: Range<usize>,
+    lanes: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
     for (step, row) in depth.enumerate() {
         let start = from.start(row);
         for (unit, first) in lanes.clone().step_by(LANES).enumerate() {
-            let line = &mut out[unit * DEPTH_STEPS + step].0;
+            let line = &mut out[unit * unit_lines + step].0;
             let end = (first + LANES).min(lanes.end);
             copy(rounded, from.data, start + first..start + end, line);
             line[end - first..].fill(0);
@@ -207,13 +252,20 @@ fn lanes_body(rounded: bool, from: View<'_>, depth: Range<usize>, lanes: Range<u
 }
 
 for_each_isa! {
-    fn columns_scalar(rounded: bool, from: View<'_>, lanes: Range<usize>, depth: Range<usize>, out: &mut [Line]) = columns_body
+    fn columns_scalar(rounded: bool, from: View<'_>, lanes: Range<usize>, depth: Range<usize>, unit_lines: usize, out: &mut [Line]) = columns_body
 }
 
 #[inline(always)]
-fn columns_body(rounded: bool, from: View<'_>, lanes: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
+fn columns_body(
+    rounded: bool,
+    from: View<'_>,
+    lanes: Range<usize>,
+    depth: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
     for (unit, first) in lanes.clone().step_by(LANES).enumerate() {
-        let lines = &mut out[unit * DEPTH_STEPS..][..depth.len()];
+        let lines = &mut out[unit * unit_lines..][..depth.len()];
         for lane in 0..LANES {
             if first + lane >= lanes.end {
                 lines.iter_mut().for_each(|line| line.0[lane] = 0);

@@ -3,7 +3,7 @@
 use std::{arch::x86_64::*, ops::Range};
 
 use super::{
-    DEPTH_STEPS, Data, View,
+    Data, View,
     kernel::{A, Tile},
     pack::{LANES, Line, ROW_LINES},
 };
@@ -70,7 +70,7 @@ macro_rules! kernel {
                 let mut line = [_mm512_setzero_si512(); U];
                 for u in 0..U {
                     // SAFETY: each unit has so many steps.
-                    line[u] = unsafe { _mm512_load_si512(b.wrapping_add(u * DEPTH_STEPS).cast()) };
+                    line[u] = unsafe { _mm512_load_si512(b.wrapping_add(u * tile.unit_lines).cast()) };
                 }
                 for r in 0..R {
                     // SAFETY: each row has so many steps.
@@ -151,6 +151,27 @@ unsafe fn pairs<T: Number>(at: *const T, count: usize) -> __m512i {
     }
 }
 
+/// Sixteen numbers, each with its partner of the other sixteen, as pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub fn interleave(low: __m512, high: __m512) -> __m512i {
+    /// Word `i` of each half, one after the other.
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + 16 * (i % 2)) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: both are 64 bytes of which every pattern is valid.
+    unsafe {
+        let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER.as_ptr().cast()), halves)
+    }
+}
+
 /// Calls `$name` for the type that a view's numbers have.
 macro_rules! for_each_type {
     ($from:ident, $name:ident, $($arg:expr),*) => {
@@ -190,9 +211,15 @@ unsafe fn rows_of<T: Number>(data: *const T, from: View<'_>, rows: Range<usize>,
 /// # Safety
 /// As above.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub unsafe fn pack_lanes(from: View<'_>, depth: Range<usize>, lanes: Range<usize>, out: &mut [Line]) {
+pub unsafe fn pack_lanes(
+    from: View<'_>,
+    depth: Range<usize>,
+    lanes: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
     // SAFETY: the caller's promise.
-    unsafe { for_each_type!(from, lanes_of, from, depth, lanes, out.as_mut_ptr()) }
+    unsafe { for_each_type!(from, lanes_of, from, depth, lanes, unit_lines, out.as_mut_ptr()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
@@ -201,20 +228,9 @@ unsafe fn lanes_of<T: Number>(
     from: View<'_>,
     depth: Range<usize>,
     lanes: Range<usize>,
+    unit_lines: usize,
     out: *mut Line,
 ) {
-    // Word `i` of each half, one after the other.
-    const ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            order[i] = (i / 2 + 16 * (i % 2)) as u16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: 64 bytes.
-    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
     for step in 0..depth.len().div_ceil(2) {
         let row = depth.start + 2 * step;
         let first = data.wrapping_add(from.start(row) + lanes.start);
@@ -226,9 +242,7 @@ unsafe fn lanes_of<T: Number>(
             unsafe {
                 let low = T::load(first.wrapping_add(at), mask);
                 let high = T::load(second.wrapping_add(at), if both { mask } else { 0 });
-                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                let words = _mm512_permutexvar_epi16(order, halves);
-                _mm512_store_si512(out.add(unit * DEPTH_STEPS + step).cast(), words);
+                _mm512_store_si512(out.add(unit * unit_lines + step).cast(), interleave(low, high));
             }
         }
     }
@@ -239,9 +253,15 @@ unsafe fn lanes_of<T: Number>(
 /// # Safety
 /// As above.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub unsafe fn pack_columns_pairs(from: View<'_>, lanes: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
+pub unsafe fn pack_columns_pairs(
+    from: View<'_>,
+    lanes: Range<usize>,
+    depth: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
     // SAFETY: the caller's promise.
-    unsafe { for_each_type!(from, columns_pairs_of, from, lanes, depth, out.as_mut_ptr()) }
+    unsafe { for_each_type!(from, columns_pairs_of, from, lanes, depth, unit_lines, out.as_mut_ptr()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
@@ -250,6 +270,7 @@ unsafe fn columns_pairs_of<T: Number>(
     from: View<'_>,
     lanes: Range<usize>,
     depth: Range<usize>,
+    unit_lines: usize,
     out: *mut Line,
 ) {
     for (unit, first) in lanes.clone().step_by(LANES).enumerate() {
@@ -263,7 +284,7 @@ unsafe fn columns_pairs_of<T: Number>(
                 *block = unsafe { pairs(start, left) };
             }
             // SAFETY: as below.
-            unsafe { store_columns(block, left.div_ceil(2), out.add(unit * DEPTH_STEPS + at / 2)) };
+            unsafe { store_columns(block, left.div_ceil(2), out.add(unit * unit_lines + at / 2)) };
         }
     }
 }
@@ -273,9 +294,15 @@ unsafe fn columns_pairs_of<T: Number>(
 /// # Safety
 /// As above.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub unsafe fn pack_columns_f32(from: View<'_>, lanes: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
+pub unsafe fn pack_columns_f32(
+    from: View<'_>,
+    lanes: Range<usize>,
+    depth: Range<usize>,
+    unit_lines: usize,
+    out: &mut [Line],
+) {
     // SAFETY: the caller's promise.
-    unsafe { for_each_type!(from, columns_f32_of, from, lanes, depth, out.as_mut_ptr()) }
+    unsafe { for_each_type!(from, columns_f32_of, from, lanes, depth, unit_lines, out.as_mut_ptr()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -284,6 +311,7 @@ unsafe fn columns_f32_of<T: Number>(
     from: View<'_>,
     lanes: Range<usize>,
     depth: Range<usize>,
+    unit_lines: usize,
     out: *mut Line,
 ) {
     for (unit, first) in lanes.clone().step_by(LANES).enumerate() {
@@ -297,7 +325,7 @@ unsafe fn columns_f32_of<T: Number>(
                 *block = _mm512_castps_si512(unsafe { T::load(start, below(left)) });
             }
             // SAFETY: as below.
-            unsafe { store_columns(block, left, out.add(unit * DEPTH_STEPS + at)) };
+            unsafe { store_columns(block, left, out.add(unit * unit_lines + at)) };
         }
     }
 }

@@ -1,51 +1,10 @@
-//! Causal attention over packed sequences, forward and backward.
+//! The reference: one score at a time, in f32.
 
-use crate::{compute::Compute, train::Precision};
+use super::Shape;
 
-/// Sequences of one length, all heads of all positions.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape<'a> {
-    /// Positions of a sequence.
-    pub sequence_tokens: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// `(sequences, sequence_tokens)`: the first position of its sequence that each position sees; it sees all from there to
-    /// itself. Never falls along a sequence. With 0 throughout a sequence is one document.
-    pub attend_from: &'a [u32],
-}
-
-impl Shape<'_> {
-    /// Positions of all sequences.
-    pub fn tokens(&self) -> usize {
-        self.attend_from.len()
-    }
-
-    /// Sequences.
-    pub fn sequences(&self) -> usize {
-        self.tokens() / self.sequence_tokens
-    }
-}
-
-/// `out = softmax(q·kᵀ / √head_dim) · v`.
-///
-/// `q, out: (tokens, heads, head_dim)`; `k, v: (tokens, kv_heads, head_dim)`; `lse: (tokens, heads)`, the logarithm of each
-/// row's sum of exponentials, which the backward pass takes.
+/// See [`super::forward`].
 #[allow(clippy::too_many_arguments)]
-pub fn forward(
-    compute: &Compute,
-    precision: Precision,
-    shape: &Shape<'_>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &mut [f32],
-    lse: &mut [f32],
-) {
-    let _ = (compute, precision);
+pub fn forward(shape: &Shape<'_>, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], lse: &mut [f32]) {
     let Shape { heads, kv_heads, head_dim, sequence_tokens, .. } = *shape;
     let scale = 1.0 / (head_dim as f32).sqrt();
     for token in 0..shape.tokens() {
@@ -68,11 +27,9 @@ pub fn forward(
     }
 }
 
-/// The gradients of [`forward`]: `dq`, `dk` and `dv`, written over, in the shapes of `q`, `k` and `v`.
+/// See [`super::backward`].
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
-    compute: &Compute,
-    precision: Precision,
     shape: &Shape<'_>,
     q: &[f32],
     k: &[f32],
@@ -84,7 +41,6 @@ pub fn backward(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    let _ = (compute, precision);
     let Shape { heads, kv_heads, head_dim, sequence_tokens, .. } = *shape;
     let scale = 1.0 / (head_dim as f32).sqrt();
     [&mut *dq, &mut *dk, &mut *dv].into_iter().for_each(|d| d.fill(0.0));

@@ -1,0 +1,223 @@
+//! Backward: with weights `p` and scores `s`, `dv = pᵀ · d_out`, `ds = p · (d_out · vᵀ - Σ d_out · out) / √head_dim`,
+//! `dq = ds · k`, `dk = dsᵀ · q`.
+
+use std::ops::Range;
+
+use super::{BLOCK, Heads, ROWS, Scratch, forward::words, seen};
+use crate::{
+    float::{bf16_to_f32, exp, f32_to_bf16},
+    isa::for_each_isa,
+    train::gemm::{
+        kernel::{A, Kernel, Out, Tile, Words},
+        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, pack_rows},
+    },
+};
+
+/// All positions of some heads.
+///
+/// # Safety
+/// Gradients hold all positions, and nobody else touches these.
+pub unsafe fn heads(
+    kernel: Kernel,
+    item: &Heads<'_>,
+    [q, k, v, out, d_out]: [&[f32]; 5],
+    lse: &[f32],
+    [dq, dk, dv]: [Out; 3],
+    scratch: &mut Scratch,
+) {
+    scratch.reserve();
+    let (shape, attend_from) = (item.shape, item.attend_from());
+    let (tokens, dim) = (shape.sequence_tokens, shape.head_dim);
+    let [k, v] = [k, v].map(|x| item.view(x, shape.kv_heads, item.kv_head));
+    let [dk, dv] = [dk, dv].map(|d| item.out(d, item.kv_head));
+    let number = kernel.step_numbers();
+    let (steps, along) = (dim.div_ceil(number), BLOCK / number);
+    let heads = item.heads();
+    for d in [dk, dv].into_iter().chain(heads.clone().map(|head| item.out(dq, head))) {
+        for row in 0..tokens {
+            // SAFETY: `d` holds the row, which is this item's.
+            unsafe { std::slice::from_raw_parts_mut(d.start.add(row * d.stride), dim) }.fill(0.0);
+        }
+    }
+    for keys in blocks(0, tokens) {
+        pack_columns(kernel, k, keys.clone(), 0..dim, steps, &mut scratch.keys);
+        pack_columns(kernel, v, keys.clone(), 0..dim, steps, &mut scratch.values);
+        pack_lanes(kernel, k, keys.clone(), 0..dim, along, &mut scratch.keys_along);
+        for queries in blocks(keys.start, tokens) {
+            if attend_from[queries.start] as usize >= keys.end {
+                break;
+            }
+            for head in heads.clone() {
+                let dq = item.out(dq, head);
+                let [q, d_out_view] = [q, d_out].map(|x| item.view(x, shape.heads, head));
+                pack_lanes(kernel, q, queries.clone(), 0..dim, along, &mut scratch.queries_along);
+                pack_lanes(kernel, d_out_view, queries.clone(), 0..dim, along, &mut scratch.d_out_along);
+                for first in queries.clone().step_by(ROWS) {
+                    let rows = ROWS.min(queries.end - first);
+                    let seen = seen(attend_from, first, first + rows, &keys);
+                    let at = first - queries.start;
+                    if seen.is_empty() {
+                        clear(scratch, number, at, rows, 0..BLOCK);
+                        continue;
+                    }
+                    clear(scratch, number, at, rows, 0..seen.start);
+                    clear(scratch, number, at, rows, seen.end..BLOCK);
+                    pack_rows(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
+                    pack_rows(kernel, d_out_view, first..first + rows, 0..dim, &mut scratch.d_rows);
+                    let products = [
+                        (&scratch.rows, &scratch.keys, &mut scratch.scores),
+                        (&scratch.d_rows, &scratch.values, &mut scratch.d_scores),
+                    ];
+                    for (a, b, scores) in products {
+                        let start = scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start);
+                        let tile = Tile {
+                            a: A::Rows(a.as_ptr().cast()),
+                            b: b[seen.start / LANES * steps..].as_ptr(),
+                            unit_lines: steps,
+                            steps,
+                            out: Out { start, stride: BLOCK },
+                            cols: seen.len(),
+                            add: false,
+                        };
+                        // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
+                        unsafe { multiply_unit(kernel, rows, tile) };
+                    }
+                    let mut parts: [Row; ROWS] = std::array::from_fn(|_| Row::default());
+                    for (r, part) in parts[..rows].iter_mut().enumerate() {
+                        let row = first + r;
+                        let place = ((item.start() + row) * shape.heads + head) * dim;
+                        *part = Row {
+                            from: (attend_from[row] as usize).clamp(keys.start, keys.end) - keys.start,
+                            to: (row + 1).clamp(keys.start, keys.end) - keys.start,
+                            lse: lse[(item.start() + row) * shape.heads + head],
+                            mean: mean(kernel.isa(), &out[place..][..dim], &d_out[place..][..dim]),
+                        };
+                    }
+                    gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
+                    let to_q = Tile {
+                        a: A::Rows(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number)),
+                        b: scratch.keys_along[seen.start / number..].as_ptr(),
+                        unit_lines: along,
+                        // Keys are packed up to the last one only.
+                        steps: (seen.end.min(keys.len()) - seen.start).div_ceil(number),
+                        out: Out { start: dq.start.wrapping_add(first * dq.stride), ..dq },
+                        cols: dim,
+                        add: true,
+                    };
+                    // SAFETY: as above; these rows of `dq` are this item's.
+                    unsafe { multiply_unit(kernel, rows, to_q) };
+                }
+                let operands = [
+                    (&scratch.weights, &scratch.d_out_along, dv),
+                    (&scratch.d_scores_along, &scratch.queries_along, dk),
+                ];
+                for unit in keys.clone().step_by(LANES) {
+                    // Rows before these keys, and those of later documents, do not see them.
+                    let first = unit.saturating_sub(queries.start) / number * number;
+                    let last = unit + LANES;
+                    let end = queries.start
+                        + attend_from[queries.clone()].partition_point(|&from| (from as usize) < last.min(keys.end));
+                    let end = end.saturating_sub(queries.start);
+                    if first >= end {
+                        continue;
+                    }
+                    let lines = (unit - keys.start) / LANES * along + first / number;
+                    for (a, b, out) in operands {
+                        let tile = Tile {
+                            a: A::Lanes(a[lines..].as_ptr().cast()),
+                            b: b[first / number..].as_ptr(),
+                            unit_lines: along,
+                            steps: (end - first).div_ceil(number),
+                            out: Out { start: out.start.wrapping_add(unit * out.stride), ..out },
+                            cols: dim,
+                            add: true,
+                        };
+                        // SAFETY: as above; these rows of `out` are this item's.
+                        unsafe { multiply_unit(kernel, LANES.min(keys.end - unit), tile) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Blocks of positions from `start`, a block's first, on.
+fn blocks(start: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    (start..tokens).step_by(BLOCK).map(move |at| at..(at + BLOCK).min(tokens))
+}
+
+/// What a row brings to its block of keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Row {
+    /// The keys of the block that it sees.
+    pub from: usize,
+    pub to: usize,
+    /// Logarithm of its sum of exponentials.
+    pub lse: f32,
+    /// `Σ d_out · out`.
+    pub mean: f32,
+}
+
+/// Makes weights and gradients of scores along queries zero: those of `rows` rows from `at` on, for sixteens of keys `keys`.
+fn clear(scratch: &mut Scratch, number: usize, at: usize, rows: usize, keys: Range<usize>) {
+    for unit in keys.start / LANES..keys.end / LANES {
+        let lines = unit * (BLOCK / number) + at / number..unit * (BLOCK / number) + (at + rows).div_ceil(number);
+        scratch.weights[lines.clone()].fill(Line::default());
+        scratch.d_scores_along[lines].fill(Line::default());
+    }
+}
+
+/// From scores and gradients of weights: weights along queries, and gradients of scores both ways. The first of `rows` is the block's
+/// row `at`.
+fn gradients(kernel: Kernel, scratch: &mut Scratch, rows: &[Row], at: usize, seen: Range<usize>, scale: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if kernel.words() == Words::Pairs {
+        // SAFETY: `Pairs` is only chosen where the processor has AVX-512 BF16.
+        unsafe { super::x86::gradients(scratch, rows, at, seen, scale) };
+        return;
+    }
+    gradients_scalar(kernel.isa(), kernel.words() == Words::Rounded, scratch, rows, at, seen, scale);
+}
+
+for_each_isa! {
+    fn gradients_scalar(rounded: bool, scratch: &mut Scratch, rows: &[Row], at: usize, seen: Range<usize>, scale: f32) = gradients_body
+}
+
+#[inline(always)]
+fn gradients_body(rounded: bool, scratch: &mut Scratch, rows: &[Row], at: usize, seen: Range<usize>, scale: f32) {
+    let round = |x: f32| if rounded { bf16_to_f32(f32_to_bf16(x)) } else { x }.to_bits();
+    for (r, row) in rows.iter().enumerate() {
+        let ds_row = &mut words(&mut scratch.weight_rows[r * ROW_LINES..][..ROW_LINES])[..BLOCK];
+        for first in seen.clone().step_by(LANES) {
+            let line = (r * BLOCK + first) / LANES;
+            let along = first / LANES * BLOCK + at + r;
+            let (scores, d_weights) = (&scratch.scores[line].0, &scratch.d_scores[line].0);
+            let (weights, d_scores) = (&mut scratch.weights[along].0, &mut scratch.d_scores_along[along].0);
+            for lane in 0..LANES {
+                let own = first + lane >= row.from && first + lane < row.to;
+                let weight = exp(f32::from_bits(scores[lane]) * scale - row.lse);
+                let weight = if own { weight } else { 0.0 };
+                let d_score = weight * (f32::from_bits(d_weights[lane]) - row.mean) * scale;
+                let d_score = if own { d_score } else { 0.0 };
+                weights[lane] = round(weight);
+                d_scores[lane] = round(d_score);
+            }
+            ds_row[first..first + LANES].copy_from_slice(d_scores);
+        }
+    }
+}
+
+for_each_isa! {
+    fn mean(a: &[f32], b: &[f32]) -> f32 = mean_body
+}
+
+#[inline(always)]
+fn mean_body(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((a, b), sum) in a.iter().zip(b).zip(&mut sums) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
+}
