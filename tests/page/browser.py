@@ -46,6 +46,9 @@ class Browser:
 class Page:
     """A page that notes what it said on the console and whom it asked."""
 
+    # What is there once the page has begun.
+    ready = "#model option"
+
     def __init__(self, context, url):
         self.context = context
         self.url = url
@@ -56,7 +59,7 @@ class Page:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.hosts.add("/".join(request.url.split("/")[:3])))
         self.page.goto(url)
-        expect(self.page.locator("#model option").first).to_be_attached()
+        expect(self.page.locator(self.ready).first).to_be_attached()
 
     def __getattr__(self, name):
         return getattr(self.page, name)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The page at `/` in a real browser: its parts in Node, the page over made answers, and over a real server.
+# The page at `/` in a real browser: its parts in Node, the page over made answers, and over a real server; and
+# the page of `dots watch` over made runs.
 #
 #   cargo build --release && tests/page/run.sh [WORD...]
 #
@@ -52,4 +53,5 @@ done
 
 "$cache/venv/bin/python" tests/page/test_page.py "$@" || failed=1
 "$cache/venv/bin/python" tests/page/test_server.py || failed=1
+DOTS_BIN=$dots "$cache/venv/bin/python" tests/page/test_watch.py || failed=1
 exit "$failed"

@@ -25,7 +25,7 @@ use crate::{
         sampling::SamplingArgs,
         threads,
     },
-    serve,
+    serve, watch,
 };
 
 /// What `dots` says where it is given no model.
@@ -167,6 +167,9 @@ pub enum Command {
     /// Answer a file of requests in OpenAI's batch format
     #[command(after_help = batch::EXAMPLES)]
     Batch(batch::BatchArgs),
+    /// Show training runs in the browser while they run, or write a report of them
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ mod table;
 mod terminal;
 mod transcript;
 mod units;
+mod watch;
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Watch(args)) => watch::run(args),
         None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
     }
 }

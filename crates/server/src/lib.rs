@@ -33,6 +33,7 @@ mod tests;
 mod tls;
 mod trace_context;
 mod track;
+mod watch;
 mod words;
 
 use std::{sync::Arc, time::SystemTime};
@@ -45,6 +46,7 @@ use crate::{
     context::RequestContext,
     drain::Drain,
     error::ApiError,
+    listen::House,
     metrics::Metrics,
     observe::Observed,
     openai::responses::store::ResponseStore,
@@ -57,6 +59,7 @@ pub use crate::{
     options::{Limits, PlannedMemory, ServerOptions},
     otlp::Exporter,
     tls::Tls,
+    watch::{RunError, Watch},
 };
 
 /// What the server serves.
@@ -135,7 +138,14 @@ async fn serve_backend(
     shutdown: impl Future<Output = ()>,
 ) {
     let app = App::new(options, backend);
-    listen::serve(listener, routes::router(Arc::clone(&app)), app, shutdown).await;
+    let house = House {
+        limits: app.options.limits,
+        tls: app.options.tls.clone(),
+        metrics: Arc::clone(&app.metrics),
+        drain: Arc::clone(&app.drain),
+        longest_drain: app.options.drain,
+    };
+    listen::serve(listener, routes::router(app), house, shutdown).await;
 }
 
 fn unix_seconds() -> u64 {

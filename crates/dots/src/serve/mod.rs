@@ -2,7 +2,7 @@
 
 mod args;
 pub mod config;
-mod signals;
+pub mod signals;
 
 use std::{
     io::{self, Write},
@@ -105,7 +105,7 @@ fn allow_connections(connections: usize) {
 }
 
 /// A line for whoever started the server.
-fn say(text: &str) {
+pub fn say(text: &str) {
     // A server goes on when nobody reads its words.
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -124,7 +124,8 @@ pub fn names_of(model: &str) -> Vec<String> {
     names
 }
 
-async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
+/// The port, taken.
+pub async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     // Users write an IPv6 address with its brackets or without.
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match TcpListener::bind((host, port)).await {
@@ -137,7 +138,7 @@ async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
 }
 
 /// An address that can be called from here: the one that means "every one" is none.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -16,6 +16,11 @@ pub async fn stop() {
     });
 }
 
+/// Completes at Ctrl-C or a request to terminate, where nothing that runs has to end first.
+pub async fn ended() {
+    Stops::new().next().await;
+}
+
 /// Reads keys and certificate again whenever SIGHUP comes. What cannot be read stays as it was.
 #[cfg(unix)]
 pub async fn reload_on_hangup(keys: Keys, tls: Option<Tls>) {

@@ -19,9 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    App,
     drain::Drain,
+    metrics::Metrics,
     options::{Limits, PROGRESS_BYTES},
+    tls::Tls,
 };
 use stall::Stall;
 
@@ -42,21 +43,32 @@ const NO_ROOM: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// What connections need to know of the server.
+pub struct House {
+    pub limits: Limits,
+    pub tls: Option<Tls>,
+    pub metrics: Arc<Metrics>,
+    pub drain: Arc<Drain>,
+    /// Longest wait, after the server was asked to stop, for work that runs.
+    pub longest_drain: Duration,
+}
+
 /// Serves until `shutdown` completes, then until what runs has ended, or has been ended.
-pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let limits = app.options.limits;
+pub async fn serve(listener: TcpListener, router: Router, house: House, shutdown: impl Future<Output = ()>) {
+    let house = Arc::new(house);
+    let limits = house.limits;
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let closing = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     {
-        let mut drained = pin!(drained(&app.drain, shutdown, app.options.drain));
+        let mut drained = pin!(drained(&house.drain, shutdown, house.longest_drain));
         loop {
             let (stream, peer, place) = tokio::select! {
                 taken = take(&listener, &places) => taken,
                 () = &mut drained => break,
             };
             let connection =
-                Connection { router: router.clone(), app: Arc::clone(&app), peer, closing: closing.subscribe() };
+                Connection { router: router.clone(), house: Arc::clone(&house), peer, closing: closing.subscribe() };
             connections.spawn(connection.serve(stream, place));
             while connections.try_join_next().is_some() {}
         }
@@ -105,34 +117,34 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 struct Connection {
     router: Router,
-    app: Arc<App>,
+    house: Arc<House>,
     peer: SocketAddr,
     closing: watch::Receiver<bool>,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, place: OwnedSemaphorePermit) {
-        let app = Arc::clone(&self.app);
-        app.metrics.http.connections.inc();
+        let house = Arc::clone(&self.house);
+        house.metrics.http.connections.inc();
         // A streamed token is a small write that must not wait for the next one.
         let socket = socket2::SockRef::from(&stream);
         if let Err(error) = stream.set_nodelay(true).and_then(|()| socket.set_send_buffer_size(SEND_BUFFER_BYTES)) {
             tracing::debug!(%error, "socket options");
         }
-        match &app.options.tls {
+        match &house.tls {
             None => self.http(stream).await,
-            Some(tls) => match timeout(app.options.limits.read, tls.acceptor().accept(stream)).await {
+            Some(tls) => match timeout(house.limits.read, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => self.http(stream).await,
                 Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "no TLS"),
                 Err(_) => tracing::debug!(peer = %self.peer, "TLS was not agreed upon in time"),
             },
         }
-        app.metrics.http.connections.dec();
+        house.metrics.http.connections.dec();
         drop(place);
     }
 
     async fn http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let limits = self.app.options.limits;
+        let limits = self.house.limits;
         let router = TowerToHyperService::new(self.router);
         let peer = Peer(self.peer);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -154,7 +166,7 @@ impl Connection {
         };
         if let Err(error) = ended {
             if stall::is_stalled(&error) {
-                self.app.metrics.http.stalled.inc();
+                self.house.metrics.http.stalled.inc();
                 tracing::warn!(peer = %self.peer, "a client does not read its answer: its connection is closed");
             } else {
                 tracing::debug!(peer = %self.peer, %error, "connection");

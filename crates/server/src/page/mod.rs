@@ -21,7 +21,7 @@ use axum::{
 use crate::{App, error::ApiError};
 
 /// What a browser lets the page do. `trusted-types 'none'` closes the ways by which text could become markup or script.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -95,12 +95,13 @@ async fn file(
     }
 }
 
-fn find(name: &str) -> Option<(&'static str, &'static [u8])> {
+/// A file of the page by its name.
+pub fn find(name: &str) -> Option<(&'static str, &'static [u8])> {
     FILES.iter().find(|(known, _)| *known == name).copied()
 }
 
 /// The file, or 304 where the browser has it already.
-fn answer(name: &str, bytes: &'static [u8], request: &HeaderMap) -> Response {
+pub fn answer(name: &str, bytes: &'static [u8], request: &HeaderMap) -> Response {
     let etag = etag(bytes);
     let mut response = match is_known(request, &etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
@@ -122,7 +123,7 @@ fn answer(name: &str, bytes: &'static [u8], request: &HeaderMap) -> Response {
     response
 }
 
-fn content_type(name: &str) -> &'static str {
+pub fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",

@@ -1,0 +1,69 @@
+//! `dots watch`: training runs in the browser, while they run, or a report of them in one file.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use dots_server::Watch;
+
+use crate::serve::{listen, reachable, say, signals};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  dots watch runs/small
+  dots watch runs/small runs/small-no-bias --port 0
+  dots watch runs/small --html small.html
+
+The page shows loss, rate, norms, speed, and what the experts do, and follows
+the run while it trains. Nothing is written to the run's folder.";
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Folders of runs, shown side by side
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Port; 0 takes a free one
+    #[arg(long, default_value_t = 6007)]
+    pub port: u16,
+    /// Address to listen at: whoever reaches it may look
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Write the page as it is now into one file that needs no server, and end
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["port", "host"])]
+    pub html: Option<PathBuf>,
+}
+
+pub fn run(args: WatchArgs) -> anyhow::Result<()> {
+    let watch = Watch::new(&args.runs)?;
+    if let Some(out) = args.html {
+        return write_aside(&out, &watch.html());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
+    let listener = runtime.block_on(listen(&args.host, args.port))?;
+    let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
+    say(&format!("Watch at http://{}/", reachable(address)));
+    if !address.ip().is_loopback() {
+        say("Anyone who reaches this address may look.");
+    }
+    runtime.block_on(watch.serve(listener, signals::ended()));
+    Ok(())
+}
+
+/// A report that was there stays whole until the new one is.
+fn write_aside(out: &PathBuf, page: &str) -> anyhow::Result<()> {
+    let name = out.file_name().ok_or_else(|| anyhow!("--html {}: expected a file's name", out.display()))?;
+    let aside = out.with_file_name(format!(".{}.part", name.to_string_lossy()));
+    let written = std::fs::File::create(&aside)
+        .and_then(|mut file| file.write_all(page.as_bytes()))
+        .and_then(|()| std::fs::rename(&aside, out));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    written.with_context(|| format!("--html {}: it cannot be written", out.display()))?;
+    say(&format!("Wrote {}.", out.display()));
+    Ok(())
+}
