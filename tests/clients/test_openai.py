@@ -3,6 +3,7 @@
 The model is a golden with random weights and 512 tokens: what it says means nothing, but it says the same every time.
 """
 
+import collections
 import time
 
 import openai
@@ -182,6 +183,21 @@ def test_completion_logprobs():
         assert 2 <= len(top) <= 3
     assert logprobs.text_offset[0] == 0
     assert logprobs.text_offset == sorted(logprobs.text_offset)
+
+
+def test_answers_to_one_prompt_list_its_tokens_alike():
+    asked = dict(prompt="Once upon a time there was", echo=True, logprobs=1, seed=3, max_tokens=3, logit_bias=NEVER_END)
+    alone = complete(**asked).choices[0].logprobs
+    prompt = len(alone.tokens) - 3
+    for choice in complete(n=3, **asked).choices:
+        assert len(choice.logprobs.tokens) == prompt + 3
+        assert choice.logprobs.token_logprobs[:prompt] == alone.token_logprobs[:prompt]
+        assert choice.logprobs.text_offset[:prompt] == alone.text_offset[:prompt]
+    streams = collections.defaultdict(list)
+    for chunk in complete(n=3, stream=True, **asked):
+        streams[chunk.choices[0].index] += chunk.choices[0].logprobs.token_logprobs
+    assert sorted(streams) == [0, 1, 2]
+    assert all(listed[:prompt] == alone.token_logprobs[:prompt] and len(listed) == prompt + 3 for listed in streams.values())
 
 
 def test_special_tokens_are_parsed_in_prompts_and_text_in_chats():

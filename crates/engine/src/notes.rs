@@ -2,7 +2,7 @@
 
 use dots_model::executor::{Output, Want};
 
-use crate::request::{Pooling, PromptToken, Request, Routing};
+use crate::request::{Pooling, PromptList, PromptToken, Request, Routing};
 
 /// Gathers, row by row and in order, what was asked about a sequence's tokens.
 #[derive(Debug)]
@@ -87,11 +87,10 @@ impl Notes {
     }
 
     /// The prompt's log-probabilities, once.
-    pub fn take_prompt(&mut self) -> Option<Vec<Option<PromptToken>>> {
+    pub fn take_prompt(&mut self) -> Option<PromptList> {
         self.prompt_logprobs.take()?;
-        let mut prompt = std::mem::take(&mut self.prompt);
-        prompt.insert(0, None);
-        Some(prompt)
+        let found = std::mem::take(&mut self.prompt);
+        Some(std::iter::once(None).chain(found).collect())
     }
 
     /// The prompt's embedding, once.

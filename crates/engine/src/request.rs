@@ -247,7 +247,7 @@ fn require(holds: bool, field: &'static str, expected: &str, found: impl Debug) 
 pub enum Event {
     /// The prompt's log-probabilities, where the request asked; before the first token. One entry a token of the prompt; the
     /// first has none, since nothing comes before it.
-    Prompt(Vec<Option<PromptToken>>),
+    Prompt(PromptList),
     /// The prompt's embedding, where the request asked: `(hidden_size)`, of the states behind the last norm, not normalised.
     Embedding(Vec<f32>),
     /// One token was chosen.
@@ -290,6 +290,9 @@ pub struct PromptToken {
     /// The best tokens in its place, best first.
     pub top: Vec<(u32, f32)>,
 }
+
+/// What was found about each token of a prompt, shared by all who show it.
+pub type PromptList = Arc<[Option<PromptToken>]>;
 
 /// How an answer ended.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -1,11 +1,12 @@
 //! What the engine says about the choices of one request, gathered.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     task::{Context, Poll},
 };
 
-use dots_engine::{Event, Failure, Finish, PromptToken, TokenEvent};
+use dots_engine::{Event, Failure, Finish, PromptList, TokenEvent};
 
 use crate::{backend::EventStream, error::ApiError};
 
@@ -14,21 +15,65 @@ pub struct Choices {
     running: Vec<(usize, EventStream)>,
     /// The one that is asked first, next time.
     turn: usize,
+    choices_per_prompt: usize,
+    /// Of each prompt: whether its list is still to come, of its first choice and for all of them. Until then the others wait.
+    awaited: Vec<bool>,
+    /// Lists that came, for the other choices.
+    told: VecDeque<(usize, Event)>,
 }
 
 impl Choices {
     /// Choice `i` is `streams[i]`.
     pub fn new(streams: Vec<EventStream>) -> Self {
-        Self { running: streams.into_iter().enumerate().collect(), turn: 0 }
+        Self {
+            running: streams.into_iter().enumerate().collect(),
+            turn: 0,
+            choices_per_prompt: 1,
+            awaited: Vec::new(),
+            told: VecDeque::new(),
+        }
+    }
+
+    /// As [`Self::new`], of `choices_per_prompt` choices to a prompt, of which only the first was asked about the prompt: what
+    /// it is told goes to all of them, and to each before anything else.
+    pub fn sharing_prompts(streams: Vec<EventStream>, choices_per_prompt: usize) -> Self {
+        let awaited = vec![true; streams.len().div_ceil(choices_per_prompt)];
+        Self { choices_per_prompt, awaited, ..Self::new(streams) }
+    }
+
+    /// Whether the choice must not be asked yet.
+    fn waits(&self, choice: usize) -> bool {
+        let is_first = choice.is_multiple_of(self.choices_per_prompt);
+        !is_first && self.awaited.get(choice / self.choices_per_prompt) == Some(&true)
+    }
+
+    /// Notes what a prompt's first choice was told.
+    fn share(&mut self, choice: usize, event: &Event) {
+        if !choice.is_multiple_of(self.choices_per_prompt) {
+            return;
+        }
+        if let Some(awaited) = self.awaited.get_mut(choice / self.choices_per_prompt)
+            && std::mem::take(awaited)
+            && let Event::Prompt(list) = event
+        {
+            let others = choice + 1..choice + self.choices_per_prompt;
+            self.told.extend(others.map(|other| (other, Event::Prompt(list.clone()))));
+        }
     }
 
     /// The next event and its choice; `None` when every choice has ended.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Event)>> {
+        if let Some(told) = self.told.pop_front() {
+            return Poll::Ready(Some(told));
+        }
         if self.running.is_empty() {
             return Poll::Ready(None);
         }
         for step in 0..self.running.len() {
             let at = (self.turn + step) % self.running.len();
+            if self.waits(self.running[at].0) {
+                continue;
+            }
             let (choice, stream) = &mut self.running[at];
             let choice = *choice;
             if let Poll::Ready(event) = stream.as_mut().poll_next(cx) {
@@ -39,6 +84,7 @@ impl Choices {
                 } else {
                     self.turn = at + 1;
                 }
+                self.share(choice, &event);
                 return Poll::Ready(Some((choice, event)));
             }
         }
@@ -54,7 +100,7 @@ pub struct Answer {
     /// Its tokens, in order.
     pub tokens: Vec<TokenEvent>,
     /// The prompt's log-probabilities, where the request asked; else empty.
-    pub prompt: Vec<Option<PromptToken>>,
+    pub prompt: PromptList,
     /// The prompt's embedding, where the request asked; else empty.
     pub embedding: Vec<f32>,
     /// How it ended.
@@ -65,7 +111,7 @@ pub struct Answer {
 #[derive(Clone, Default)]
 struct Growing {
     tokens: Vec<TokenEvent>,
-    prompt: Vec<Option<PromptToken>>,
+    prompt: PromptList,
     embedding: Vec<f32>,
 }
 
@@ -135,5 +181,84 @@ impl Usage {
             usage.add(choice, choices_per_prompt, &answer.finish);
         }
         usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::AtomicBool};
+
+    use dots_engine::PromptToken;
+    use futures_core::Stream;
+
+    use super::*;
+
+    /// Events that are there once the gate is open.
+    struct Gated {
+        gate: Arc<AtomicBool>,
+        events: VecDeque<Event>,
+    }
+
+    impl Stream for Gated {
+        type Item = Event;
+
+        fn poll_next(mut self: std::pin::Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Event>> {
+            if self.gate.load(std::sync::atomic::Ordering::SeqCst) {
+                Poll::Ready(self.events.pop_front())
+            } else {
+                Poll::Pending
+            }
+        }
+    }
+
+    fn token(id: u32) -> Event {
+        Event::Token(TokenEvent { id, text: String::new(), logprobs: None })
+    }
+
+    fn list(id: u32) -> Event {
+        Event::Prompt(Arc::from([None, Some(PromptToken { id, logprob: -1.0, rank: 0, top: Vec::new() })]))
+    }
+
+    fn stream(gate: &Arc<AtomicBool>, events: impl IntoIterator<Item = Event>) -> EventStream {
+        Box::pin(Gated { gate: Arc::clone(gate), events: events.into_iter().collect() })
+    }
+
+    /// Which choices said something and what, until nothing more comes.
+    fn come(choices: &mut Choices) -> Vec<(usize, Event)> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        std::iter::from_fn(|| match choices.poll_event(&mut cx) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn choices_of_one_prompt_share_its_list_and_each_has_it_first() {
+        let (open, first, second) = (Arc::new(AtomicBool::new(true)), Arc::default(), Arc::default());
+        let end = || Event::Finished(Finish::default());
+        let streams = vec![
+            stream(&first, [list(7), token(0), end()]),
+            stream(&open, [token(1), end()]),
+            stream(&second, [list(8), end()]),
+            stream(&open, [token(3), end()]),
+        ];
+        let mut choices = Choices::sharing_prompts(streams, 2);
+        assert_eq!(come(&mut choices), [], "no choice speaks before its prompt's list");
+        second.store(true, std::sync::atomic::Ordering::SeqCst);
+        let told = come(&mut choices);
+        let of = |told: &[(usize, Event)], choice| -> Vec<_> {
+            told.iter().filter(|told| told.0 == choice).map(|told| told.1.clone()).collect()
+        };
+        assert_eq!((told.len(), of(&told, 2)), (5, vec![list(8), end()]));
+        assert_eq!(of(&told, 3), [list(8), token(3), end()]);
+        let shared =
+            told.iter().filter_map(|(_, event)| if let Event::Prompt(list) = event { Some(list) } else { None });
+        let shared: Vec<_> = shared.collect();
+        assert!(Arc::ptr_eq(shared[0], shared[1]), "one list, not two");
+        first.store(true, std::sync::atomic::Ordering::SeqCst);
+        let told = come(&mut choices);
+        assert_eq!((of(&told, 0), of(&told, 1)), (vec![list(7), token(0), end()], vec![list(7), token(1), end()]));
+        assert_eq!(choices.poll_event(&mut Context::from_waker(std::task::Waker::noop())), Poll::Ready(None));
     }
 }

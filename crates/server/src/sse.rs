@@ -13,7 +13,7 @@ use axum::response::{
     IntoResponse, Response,
     sse::{Event as SseEvent, KeepAlive, Sse},
 };
-use dots_engine::{Event, Finish, PromptToken, TokenEvent};
+use dots_engine::{Event, Finish, PromptList, TokenEvent};
 use futures_core::Stream;
 
 use crate::{
@@ -28,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Gives an API's shape to what happens in a stream. Chunks are JSON without line breaks.
 pub trait Chunker: Send + Unpin {
     /// Chunks for the prompt's log-probabilities, which only a request gets that asks for them.
-    fn prompt(&mut self, _choice: usize, _prompt: Vec<Option<PromptToken>>, _chunks: &mut VecDeque<String>) {}
+    fn prompt(&mut self, _choice: usize, _prompt: PromptList, _chunks: &mut VecDeque<String>) {}
     /// Chunks, often none, for one token.
     fn token(&mut self, choice: usize, token: TokenEvent, chunks: &mut VecDeque<String>);
     /// Chunks for a choice's end.
@@ -51,7 +51,7 @@ pub trait Writer: Send + Unpin {
     /// Before anything has come.
     fn begin(&mut self, sent: &mut VecDeque<Sent>);
     /// The prompt's log-probabilities came, which only a request gets that asks for them.
-    fn prompt(&mut self, _choice: usize, _prompt: Vec<Option<PromptToken>>, _sent: &mut VecDeque<Sent>) {}
+    fn prompt(&mut self, _choice: usize, _prompt: PromptList, _sent: &mut VecDeque<Sent>) {}
     /// A token came.
     fn token(&mut self, choice: usize, token: TokenEvent, sent: &mut VecDeque<Sent>);
     /// A choice is complete.
@@ -111,7 +111,7 @@ impl<C> ChunkWriter<C> {
 impl<C: Chunker> Writer for ChunkWriter<C> {
     fn begin(&mut self, _sent: &mut VecDeque<Sent>) {}
 
-    fn prompt(&mut self, choice: usize, prompt: Vec<Option<PromptToken>>, sent: &mut VecDeque<Sent>) {
+    fn prompt(&mut self, choice: usize, prompt: PromptList, sent: &mut VecDeque<Sent>) {
         self.chunker.prompt(choice, prompt, &mut self.chunks);
         self.send(sent);
     }

@@ -56,6 +56,8 @@ struct Script {
     running: Arc<AtomicUsize>,
     /// The request that came last.
     last: Arc<Mutex<Option<Request>>>,
+    /// Requests that asked about their prompt's tokens.
+    asked_about_prompts: Arc<AtomicUsize>,
     has_stopped: bool,
     /// Goes on with letters where silence would be.
     is_flood: bool,
@@ -181,6 +183,7 @@ impl Backend for Script {
 
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
         *self.last.lock().unwrap() = Some(request.clone());
+        self.asked_about_prompts.fetch_add(usize::from(request.prompt_logprobs.is_some()), Ordering::SeqCst);
         let prompt = request.prompt.len();
         let Some(&last) = request.prompt.last() else { return Err(SubmitError::EmptyPrompt) };
         assert_ne!(last, u32::from(b'\\'), "a script's own fault");

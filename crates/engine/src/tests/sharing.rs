@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::fake::*;
-use crate::{Event, Events, Finish, Pooling, PromptToken, Request, Routing, SamplingParams};
+use crate::{Event, Events, Finish, Pooling, PromptList, PromptToken, Request, Routing, SamplingParams};
 use dots_model::sample::{log_prob_and_rank, top_logprobs};
 
 fn request(prompt_tokens: usize, max_tokens: usize, seed: u64) -> Request {
@@ -167,7 +167,7 @@ fn repetition_is_drafted_and_changes_no_token() {
 }
 
 /// What a request was told about its prompt.
-type Told = (Option<Vec<Option<PromptToken>>>, Option<Vec<f32>>, Option<Routing>);
+type Told = (Option<PromptList>, Option<Vec<f32>>, Option<Routing>);
 
 /// Asks about a prompt that is computed in steps of any size, beside others, and over again.
 fn asked(request: &Request, size: Size, others: usize) -> Told {
@@ -218,7 +218,7 @@ proptest! {
             let top = top_logprobs(&logits, count).1;
             Some(PromptToken { id: prompt[position], logprob, rank, top })
         }).collect();
-        prop_assert_eq!(told.unwrap(), [vec![None], expected].concat());
+        prop_assert_eq!(told.unwrap().to_vec(), [vec![None], expected].concat());
 
         let answer = if max_tokens == 0 { Vec::new() } else { expected_answer(&request(prompt_tokens, max_tokens, 1), &limits(size)).tokens };
         let computed = [prompt.clone(), answer].concat();

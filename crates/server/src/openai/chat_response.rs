@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Head, finish_reason,
-    logprobs::{ChatLogprobs, PromptLogprobs, prompt_logprobs},
+    logprobs::{ChatLogprobs, PromptLogprobs},
     routing::RoutingShape,
     to_json,
     tool_parser::{self, Piece, ToolParser},
@@ -33,7 +33,7 @@ pub struct ChatCompletion {
     choices: Vec<Choice>,
     usage: Usage,
     /// One prompt has one list, whatever its choices.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "PromptLogprobs::is_empty")]
     prompt_logprobs: PromptLogprobs,
 }
 
@@ -108,8 +108,9 @@ impl ChatCompletion {
     /// Of complete choices; `has_tools` and `logprobs` as the request asked.
     pub fn new(head: Head, answers: Vec<Answer>, has_tools: bool, logprobs: bool, vocabulary: &dyn Vocabulary) -> Self {
         let usage = Usage::of(&answers, answers.len().max(1));
-        let prompt_logprobs =
-            answers.first().map_or_else(Vec::new, |answer| prompt_logprobs(&answer.prompt, vocabulary));
+        let prompt_logprobs = answers
+            .first()
+            .map_or_else(PromptLogprobs::default, |answer| PromptLogprobs::new(&answer.prompt, vocabulary));
         let choices = answers.into_iter().enumerate().map(|(index, answer)| {
             let message = AssistantMessage::new(answer.text, has_tools);
             Choice {

@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use dots_engine::{Finish, PromptToken, TokenEvent};
+use dots_engine::{Finish, PromptList, PromptToken, TokenEvent};
 use serde::Serialize;
 
 use super::{
     Head, finish_reason,
-    logprobs::{CompletionLogprobs, PromptLogprobs, prompt_logprobs},
+    logprobs::{Columns, CompletionLogprobs, PromptLogprobs},
     routing::RoutingShape,
     to_json,
 };
@@ -36,7 +36,7 @@ struct Choice {
     index: usize,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "PromptLogprobs::is_empty")]
     prompt_logprobs: PromptLogprobs,
     #[serde(skip_serializing_if = "Option::is_none")]
     routing: Option<RoutingShape>,
@@ -54,13 +54,8 @@ pub struct Echoed {
 }
 
 impl Echoed {
-    fn logprobs(
-        &self,
-        found: &[Option<PromptToken>],
-        vocabulary: &dyn Vocabulary,
-        offset: &mut usize,
-    ) -> CompletionLogprobs {
-        CompletionLogprobs::of_prompt(&self.ids, found, self.is_given, vocabulary, offset)
+    fn logprobs(&self, found: &[Option<PromptToken>], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Arc<Columns> {
+        Arc::new(Columns::of_prompt(&self.ids, found, self.is_given, vocabulary, offset))
     }
 }
 
@@ -84,18 +79,22 @@ impl Completion {
         vocabulary: &dyn Vocabulary,
     ) -> Self {
         let usage = Usage::of(&answers, n);
+        // Of the prompt whose answers are being written.
+        let (mut columns, mut prompt_end, mut prompt_logprobs) = (Arc::default(), 0, PromptLogprobs::default());
         let choices = answers.into_iter().enumerate().map(|(index, answer)| {
             let echoed = echoed.get(index / n);
+            if index.is_multiple_of(n) {
+                (columns, prompt_end) = (Arc::default(), 0);
+                if let Some(prompt) = echoed.filter(|_| listed.logprobs) {
+                    columns = prompt.logprobs(&answer.prompt, vocabulary, &mut prompt_end);
+                }
+                if listed.prompt_logprobs {
+                    prompt_logprobs = PromptLogprobs::new(&answer.prompt, vocabulary);
+                }
+            }
             let logprobs = listed.logprobs.then(|| {
-                let mut offset = 0;
-                let mut shape = echoed.map_or_else(CompletionLogprobs::default, |prompt| {
-                    prompt.logprobs(&answer.prompt, vocabulary, &mut offset)
-                });
-                shape.extend(&answer.tokens, vocabulary, &mut offset);
-                shape
+                CompletionLogprobs::new(Arc::clone(&columns), &answer.tokens, vocabulary, &mut prompt_end.clone())
             });
-            let prompt_logprobs =
-                if listed.prompt_logprobs { prompt_logprobs(&answer.prompt, vocabulary) } else { Vec::new() };
             Choice {
                 text: match echoed {
                     Some(prompt) => format!("{}{}", prompt.text, answer.text),
@@ -104,7 +103,7 @@ impl Completion {
                 index,
                 logprobs,
                 finish_reason: Some(finish_reason(answer.finish.reason)),
-                prompt_logprobs,
+                prompt_logprobs: prompt_logprobs.clone(),
                 routing: RoutingShape::of(&answer.finish),
             }
         });
@@ -137,7 +136,7 @@ pub struct CompletionChunker {
 struct Growing {
     echoed: bool,
     /// The prompt's log-probabilities, until it has gone out.
-    prompt: Vec<Option<PromptToken>>,
+    prompt: PromptList,
     /// Where the next token begins, in characters.
     offset: usize,
     /// Tokens whose text is not certain yet; they go out with it, so that texts and log-probabilities stay together.
@@ -161,7 +160,9 @@ impl CompletionChunker {
     fn chunk(&mut self, index: usize, text: String, finish: Option<&Finish>) -> String {
         let choice = &mut self.choices[index];
         let tokens = std::mem::take(&mut choice.waiting);
-        let logprobs = self.logprobs.then(|| CompletionLogprobs::new(&tokens, &*self.app.backend, &mut choice.offset));
+        let logprobs = self
+            .logprobs
+            .then(|| CompletionLogprobs::new(Arc::default(), &tokens, &*self.app.backend, &mut choice.offset));
         self.with_logprobs(index, text, logprobs, finish)
     }
 
@@ -177,7 +178,7 @@ impl CompletionChunker {
             index,
             logprobs,
             finish_reason: finish.map(|finish| finish_reason(finish.reason)),
-            prompt_logprobs: Vec::new(),
+            prompt_logprobs: PromptLogprobs::default(),
             routing: finish.and_then(RoutingShape::of),
         };
         to_json(&Chunk { head: &self.head, choices: &[choice], usage: self.include_usage.then_some(None) })
@@ -191,13 +192,16 @@ impl CompletionChunker {
         let Some(prompt) = self.echoed.get(index / self.n) else { return };
         let choice = &mut self.choices[index];
         let found = std::mem::take(&mut choice.prompt);
-        let logprobs = self.logprobs.then(|| prompt.logprobs(&found, &*self.app.backend, &mut choice.offset));
+        let logprobs = self.logprobs.then(|| {
+            let columns = prompt.logprobs(&found, &*self.app.backend, &mut choice.offset);
+            CompletionLogprobs::new(columns, &[], &*self.app.backend, &mut choice.offset)
+        });
         chunks.push_back(self.with_logprobs(index, prompt.text.clone(), logprobs, None));
     }
 }
 
 impl Chunker for CompletionChunker {
-    fn prompt(&mut self, index: usize, prompt: Vec<Option<PromptToken>>, _chunks: &mut VecDeque<String>) {
+    fn prompt(&mut self, index: usize, prompt: PromptList, _chunks: &mut VecDeque<String>) {
         self.choices[index].prompt = prompt;
     }
 

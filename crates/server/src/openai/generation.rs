@@ -18,6 +18,9 @@ pub const MAX_N: i64 = 16;
 pub const MAX_STOP: usize = 16;
 /// Most alternatives that the log-probabilities of a prompt's token list.
 const MAX_PROMPT_LOGPROBS: i64 = 20;
+/// Most log-probabilities of prompts' tokens in one answer, alternatives counted: some 150 MB of JSON, and three prompts of the
+/// longest context with all alternatives.
+const MAX_LISTED: usize = 1 << 21;
 /// Most entries of `stop_token_ids`.
 const MAX_STOP_TOKEN_IDS: usize = 256;
 
@@ -114,6 +117,25 @@ impl AboutPrompt {
             return Err(ApiError::unsupported("prompt_logprobs", "'prompt_logprobs' with 'stream'"));
         }
         Ok(Self { logprobs, routing: fields.boolean("return_routing")?.unwrap_or(false) })
+    }
+
+    /// Refuses lists of log-probabilities too long for one answer, which shows those of `prompt_tokens` tokens `copies` times
+    /// over. `param`: the field that asked for them.
+    pub fn check_listed(&self, prompt_tokens: usize, copies: usize, param: &str) -> Result<(), ApiError> {
+        let Some(alternatives) = self.logprobs else { return Ok(()) };
+        let listed = prompt_tokens.saturating_mul(alternatives + 1).saturating_mul(copies);
+        if listed <= MAX_LISTED {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            param,
+            "invalid_value",
+            format!(
+                "'{param}': expected an answer with at most {MAX_LISTED} log-probabilities of prompts' tokens, found {listed}: \
+                 {prompt_tokens} tokens with {alternatives} alternatives each, {copies} times. Ask about fewer prompts in \
+                 one request, for fewer alternatives, or with a smaller 'n'."
+            ),
+        ))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Log-probabilities in OpenAI's two shapes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use dots_engine::{PromptToken, TokenEvent};
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::backend::Vocabulary;
 
@@ -52,8 +52,16 @@ impl ChatLogprobs {
 }
 
 /// A plain completion's `logprobs`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CompletionLogprobs {
+    /// Of the prompt that the answer begins with: one list for all answers that begin with it.
+    echoed: Arc<Columns>,
+    answer: Columns,
+}
+
+/// Tokens side by side, one entry of each list a token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Columns {
     tokens: Vec<String>,
     /// `None` for the first token of a prompt: nothing comes before it.
     token_logprobs: Vec<Option<f32>>,
@@ -71,17 +79,46 @@ impl Serialize for ByToken {
     }
 }
 
-impl CompletionLogprobs {
-    /// Of `tokens`, in order. `offset` is where the first of them begins in the answer's text, in characters, and is moved
-    /// to where the next will begin.
-    pub fn new(tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Self {
-        let mut shape = Self::default();
-        shape.extend(tokens, vocabulary, offset);
-        shape
+impl Serialize for CompletionLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (echoed, answer) = (&*self.echoed, &self.answer);
+        let mut shape = serializer.serialize_struct("CompletionLogprobs", 4)?;
+        shape.serialize_field("tokens", &Joined(&echoed.tokens, &answer.tokens))?;
+        shape.serialize_field("token_logprobs", &Joined(&echoed.token_logprobs, &answer.token_logprobs))?;
+        shape.serialize_field("top_logprobs", &Joined(&echoed.top_logprobs, &answer.top_logprobs))?;
+        shape.serialize_field("text_offset", &Joined(&echoed.text_offset, &answer.text_offset))?;
+        shape.end()
     }
+}
 
-    /// Of a prompt that the answer begins with. `prompt` are the ids, `found` what was asked about each; special tokens
-    /// count for the offsets where `shows_specials`, as they do in a text that was given.
+/// Two lists as one.
+struct Joined<'a, T>(&'a [T], &'a [T]);
+
+impl<T: Serialize> Serialize for Joined<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().chain(self.1))
+    }
+}
+
+impl CompletionLogprobs {
+    /// Of an answer's `tokens`, in order, behind those of the prompt that it begins with. `offset` is where the first of the
+    /// answer's begins in the text, in characters, and is moved to where the next will begin.
+    pub fn new(echoed: Arc<Columns>, tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) -> Self {
+        let mut answer = Columns::default();
+        for token in tokens {
+            let Some(logprobs) = &token.logprobs else { continue };
+            answer.push(token.id, logprobs.logprob, &logprobs.top, vocabulary, *offset);
+            if !vocabulary.is_special(token.id) {
+                *offset += characters_begun(&vocabulary.token_bytes(token.id));
+            }
+        }
+        Self { echoed, answer }
+    }
+}
+
+impl Columns {
+    /// Of a prompt. `prompt` are the ids, `found` what was asked about each; special tokens count for the offsets where
+    /// `shows_specials`, as they do in a text that was given. `offset` is moved behind the prompt.
     pub fn of_prompt(
         prompt: &[u32],
         found: &[Option<PromptToken>],
@@ -107,17 +144,6 @@ impl CompletionLogprobs {
         shape
     }
 
-    /// Adds `tokens`, as [`Self::new`].
-    pub fn extend(&mut self, tokens: &[TokenEvent], vocabulary: &dyn Vocabulary, offset: &mut usize) {
-        for token in tokens {
-            let Some(logprobs) = &token.logprobs else { continue };
-            self.push(token.id, logprobs.logprob, &logprobs.top, vocabulary, *offset);
-            if !vocabulary.is_special(token.id) {
-                *offset += characters_begun(&vocabulary.token_bytes(token.id));
-            }
-        }
-    }
-
     fn push(&mut self, id: u32, logprob: f32, top: &[(u32, f32)], vocabulary: &dyn Vocabulary, offset: usize) {
         let chosen = (name(id, vocabulary), logprob.max(LOWEST));
         let mut top: Vec<_> = top.iter().map(|&(id, logprob)| (name(id, vocabulary), logprob.max(LOWEST))).collect();
@@ -140,8 +166,15 @@ fn name(id: u32, vocabulary: &dyn Vocabulary) -> String {
 }
 
 /// A prompt's log-probabilities in vLLM's shape: for each token but the first, `{id: {logprob, rank, decoded_token}}` of the
-/// token itself and of the best in its place.
-pub type PromptLogprobs = Vec<Option<BTreeMap<u32, Ranked>>>;
+/// token itself and of the best in its place. One list for all answers that show it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PromptLogprobs(Arc<[Option<BTreeMap<u32, Ranked>>]>);
+
+impl Serialize for PromptLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter())
+    }
+}
 
 /// One token's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -152,16 +185,23 @@ pub struct Ranked {
     decoded_token: String,
 }
 
-/// `found` in vLLM's shape.
-pub fn prompt_logprobs(found: &[Option<PromptToken>], vocabulary: &dyn Vocabulary) -> PromptLogprobs {
-    let ranked = |id: u32, logprob: f32, rank: usize| {
-        (id, Ranked { logprob: logprob.max(LOWEST), rank, decoded_token: shown(&vocabulary.token_bytes(id)) })
-    };
-    let one = |token: &PromptToken| {
-        let best = token.top.iter().enumerate().map(|(i, &(id, logprob))| ranked(id, logprob, i + 1));
-        best.chain([ranked(token.id, token.logprob, token.rank + 1)]).collect()
-    };
-    found.iter().map(|token| token.as_ref().map(one)).collect()
+impl PromptLogprobs {
+    /// `found` in vLLM's shape.
+    pub fn new(found: &[Option<PromptToken>], vocabulary: &dyn Vocabulary) -> Self {
+        let ranked = |id: u32, logprob: f32, rank: usize| {
+            (id, Ranked { logprob: logprob.max(LOWEST), rank, decoded_token: shown(&vocabulary.token_bytes(id)) })
+        };
+        let one = |token: &PromptToken| {
+            let best = token.top.iter().enumerate().map(|(i, &(id, logprob))| ranked(id, logprob, i + 1));
+            best.chain([ranked(token.id, token.logprob, token.rank + 1)]).collect()
+        };
+        Self(found.iter().map(|token| token.as_ref().map(one)).collect())
+    }
+
+    /// Whether nobody asked for it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A token as text; one that is only a part of a character as its bytes, `\xe4\xbd`, which is how OpenAI writes it.
@@ -216,16 +256,18 @@ mod tests {
     #[test]
     fn offsets_count_the_texts_characters_however_tokens_cut_them() {
         let mut offset = 0;
-        let first = CompletionLogprobs::new(&[token(0, -1.0, &[]), token(1, -2.0, &[])], &Words, &mut offset);
+        let tokens = [token(0, -1.0, &[]), token(1, -2.0, &[])];
+        let first = CompletionLogprobs::new(Arc::default(), &tokens, &Words, &mut offset).answer;
         let rest = [token(2, -3.0, &[]), token(9, -4.0, &[]), token(0, -5.0, &[])];
-        let second = CompletionLogprobs::new(&rest, &Words, &mut offset);
+        let second = CompletionLogprobs::new(Arc::default(), &rest, &Words, &mut offset).answer;
         assert_eq!((first.text_offset, second.text_offset, offset), (vec![0, 1], vec![2, 2, 2], 3));
     }
 
     #[test]
     fn the_chosen_token_is_among_the_best_once() {
         let tokens = [token(0, -1.0, &[(0, -1.0), (3, -1.5)]), token(0, -9.0, &[(2, -0.5)])];
-        let shape = serde_json::to_value(CompletionLogprobs::new(&tokens, &Words, &mut 0)).unwrap();
+        let shape = CompletionLogprobs::new(Arc::default(), &tokens, &Words, &mut 0);
+        let shape = serde_json::to_value(shape).unwrap();
         assert_eq!(shape["top_logprobs"], json!([{"a": -1.0}, {"bytes:\\xa0": -0.5, "a": -9.0}]));
         assert_eq!(shape["tokens"], json!(["a", "a"]));
     }

@@ -54,6 +54,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), Api
     let structure = request.take_structure()?;
     let tools = request.tools.as_ref().map_or(&[][..], |tools| &tools.definitions);
     let prompt = conversation::encode(&*app.backend, &request.messages, tools, request.ending, "messages")?;
+    request.about_prompt.check_listed(prompt.len(), 1, "prompt_logprobs")?;
     let job = Job {
         model,
         prompts: vec![prompt],

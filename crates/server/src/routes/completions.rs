@@ -60,6 +60,9 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiErro
     if request.echo {
         about_prompt.logprobs = about_prompt.logprobs.max(request.logprobs);
     }
+    let prompt_tokens = prompts.iter().map(Vec::len).sum();
+    let param = if listed.prompt_logprobs { "prompt_logprobs" } else { "logprobs" };
+    about_prompt.check_listed(prompt_tokens, request.generation.n, param)?;
     let both = request.prompts.into_iter().zip(&prompts).filter(|_| request.echo);
     let echoed = both.map(|(prompt, ids)| match prompt {
         Prompt::Text(text) => Echoed { text, ids: ids.clone(), is_given: true },

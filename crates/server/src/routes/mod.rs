@@ -157,7 +157,8 @@ impl Job {
                     show_special_tokens: self.generation.show_special_tokens,
                     logprobs: self.logprobs,
                     constraint: self.constraint.clone(),
-                    prompt_logprobs: self.about_prompt.logprobs,
+                    // What is found about a prompt is the same for all of its answers.
+                    prompt_logprobs: self.about_prompt.logprobs.filter(|_| i == 0),
                     return_routing: self.about_prompt.routing,
                     priority: scheduling.priority,
                     cache_salt: scheduling.cache_salt.clone(),
@@ -168,7 +169,10 @@ impl Job {
                 streams.push(stream);
             }
         }
-        Ok(Choices::new(streams))
+        Ok(match self.about_prompt.logprobs {
+            Some(_) => Choices::sharing_prompts(streams, self.generation.n),
+            None => Choices::new(streams),
+        })
     }
 }
 

@@ -61,6 +61,61 @@ fn a_prompt_may_be_asked_about_without_an_answer() {
 }
 
 #[test]
+fn a_prompt_is_asked_about_once_however_many_answers_it_has() {
+    let script = Script::default();
+    let asked = Arc::clone(&script.asked_about_prompts);
+    let server = Server::start_over(script, None);
+    let body = |n: usize, extra: Value| {
+        let mut body = json!({"prompt": ["ab", "c;d"], "max_tokens": 2, "seed": 0, "n": n});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    for extra in [
+        json!({"echo": true, "logprobs": 1}),
+        json!({"prompt_logprobs": 1}),
+        json!({"echo": true, "logprobs": 0, "prompt_logprobs": 1}),
+    ] {
+        let (_, one) = server.post("/v1/completions", body(1, extra.clone()));
+        assert_eq!(asked.swap(0, Ordering::SeqCst), 2);
+        let (_, three) = server.post("/v1/completions", body(3, extra.clone()));
+        assert_eq!(asked.swap(0, Ordering::SeqCst), 2, "{extra}: one choice of each prompt");
+        for (index, choice) in three["choices"].as_array().unwrap().iter().enumerate() {
+            let alone = &one["choices"][index / 3];
+            assert_eq!(choice["prompt_logprobs"], alone["prompt_logprobs"], "{extra}: choice {index}");
+            let prompt_tokens = if extra["echo"] == true { [2, 3][index / 3] } else { 0 };
+            for column in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+                let of = |choice: &Value| choice["logprobs"][column].as_array().cloned().unwrap_or_default();
+                let (own, alone) = (of(choice), of(alone));
+                assert_eq!(
+                    (own.len(), &own[..prompt_tokens]),
+                    (alone.len(), &alone[..prompt_tokens]),
+                    "{extra}: {column}"
+                );
+            }
+        }
+    }
+    let (_, answer) = server.post("/v1/chat/completions", chat("ab", json!({"prompt_logprobs": 0, "n": 4})));
+    assert_eq!(answer["prompt_logprobs"], json!([null, {"98": {"logprob": -0.98, "rank": 1, "decoded_token": "b"}}]));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_answer_lists_only_so_much_of_its_prompts() {
+    let server = Server::start(None);
+    let text = "x".repeat(2500);
+    let prompts = vec![&text; 200];
+    let (status, answer) = server.post("/v1/completions", json!({"prompt": prompts, "prompt_logprobs": 20}));
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("prompt_logprobs")), "{message}");
+    assert!(
+        message.contains("2097152") && message.contains("10500000") && message.contains("500000 tokens"),
+        "{message}"
+    );
+    let body = json!({"prompt": prompts, "echo": true, "logprobs": 0, "n": 5});
+    assert_eq!(server.post("/v1/completions", body).1["error"]["param"], "logprobs");
+}
+
+#[test]
 fn continuations_are_scored() {
     let server = Server::start(None);
     let body = json!({"prompt": "12", "continuations": ["ab", "a;", "d"]});
