@@ -7,17 +7,23 @@ use dots_model::executor::{Arithmetic, CacheType};
 
 use super::{count, threads};
 
+/// What flags stand under.
+pub mod headings {
+    pub const MODEL: &str = "Model";
+    pub const CACHE: &str = "Cache";
+    pub const SCHEDULING: &str = "Scheduling";
+}
+
 /// How the model runs.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Model")]
+#[command(next_help_heading = headings::MODEL)]
 pub struct EngineArgs {
-    /// exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
-    #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
+    /// How activations are rounded
+    ///
+    /// exact: not at all, they are f32; fast: to 8 bits, beside bf16 weights to bf16.
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
-    /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub kv_cache_type: Option<CacheTypeArg>,
-    /// Read the weights into memory of their own instead of mapping their files
+    /// Read the weights into memory instead of mapping their files
     #[arg(long)]
     pub no_mmap: bool,
     /// Keep the system from taking the weights' memory back
@@ -26,25 +32,42 @@ pub struct EngineArgs {
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Longest sequence, prompt and answer together [default: the model's own, or what half of the free memory holds]
+    /// Longest sequence, prompt and answer together
+    ///
+    /// [default: the model's own, or what half of the free memory holds]
     #[arg(long, visible_aliases = ["context", "context-length"], value_name = "TOKENS", value_parser = count)]
+    #[arg(help_heading = headings::CACHE)]
     pub max_model_len: Option<usize>,
-    /// Tokens that the cache holds, all sequences together [default: one longest sequence; a server up to four]
-    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    /// Tokens that the cache holds, all sequences together
+    ///
+    /// [default: one longest sequence; a server up to four]
+    #[arg(long, value_name = "TOKENS", value_parser = count, help_heading = headings::CACHE)]
     pub cache_tokens: Option<usize>,
-    /// Most tokens in one step, all sequences together; a longer prompt is read in pieces
-    #[arg(long = "max-num-batched-tokens", visible_alias = "max-batch-tokens", value_name = "TOKENS", default_value = "512",
-          value_parser = count)]
-    pub max_batch_tokens: usize,
-    /// Try what is likely to come next before it is known, where that is measured to be faster; answers do not change
-    #[arg(long, value_enum, value_name = "METHOD")]
-    pub speculate: Option<SpeculateArg>,
-    /// Keep the cache in this folder too, so that a long chat goes on after a restart without being read again
-    #[arg(long, value_name = "DIR")]
+    /// How keys and values are kept
+    ///
+    /// Rounded to this type: q8 takes half of bf16's memory, q4 a third. [default: bf16; with exact f32]
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = headings::CACHE)]
+    pub kv_cache_type: Option<CacheTypeArg>,
+    /// Keep the cache here too, so that chats outlive a restart
+    ///
+    /// A long chat then goes on without being read again.
+    #[arg(long, value_name = "DIR", help_heading = headings::CACHE)]
     pub kv_spill: Option<PathBuf>,
-    /// Most gigabytes to keep there; what was not used for longest goes first
+    /// Most gigabytes there; the least recently used go
     #[arg(long, value_name = "GB", default_value = "32", value_parser = count, requires = "kv_spill")]
+    #[arg(help_heading = headings::CACHE)]
     pub kv_spill_gb: usize,
+    /// Most tokens in one step, of all sequences
+    ///
+    /// A longer prompt is read in pieces.
+    #[arg(long = "max-num-batched-tokens", visible_alias = "max-batch-tokens", value_name = "TOKENS", default_value = "512",
+          value_parser = count, help_heading = headings::SCHEDULING)]
+    pub max_batch_tokens: usize,
+    /// Try what is likely to come next, where that is faster
+    ///
+    /// Answers do not change, and it is measured whether it pays.
+    #[arg(long, value_enum, value_name = "METHOD", help_heading = headings::SCHEDULING)]
+    pub speculate: Option<SpeculateArg>,
 }
 
 /// Where drafts come from.

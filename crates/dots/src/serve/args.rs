@@ -6,7 +6,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use dots_server::Limits;
 
-use crate::flags::{count, engine::EngineArgs};
+use crate::flags::{
+    count,
+    engine::{EngineArgs, headings},
+};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -29,44 +32,55 @@ pub struct ServeArgs {
     /// MODEL, given as a flag
     #[arg(long = "model", visible_alias = "model-path", value_name = "MODEL")]
     pub model_flag: Option<String>,
-    /// Address to listen on; 0.0.0.0 lets other machines in
+    /// Address; 0.0.0.0 lets other machines in
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port to listen on; 0 takes a free one and says which
+    /// Port; 0 takes a free one and says which
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
-    /// Names that requests may call the model by; the first is the one shown [default: MODEL]
+    /// Names of the model, the first is shown [default: MODEL]
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub served_model_name: Vec<String>,
     /// Read settings from this TOML file: keys are the names of flags
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print the settings in force and where each comes from, as such a file, and stop
+    /// Print the settings and where each comes from, and stop
     #[arg(long)]
     pub print_config: bool,
-    /// Most answers under way at once; others wait
-    #[arg(long, visible_alias = "max-sequences", value_name = "N", default_value = "64", value_parser = count)]
-    pub max_num_seqs: usize,
-    /// Who goes first: whoever came first, or whoever asks with the lower `priority`; callers with keys share fairly in both
-    #[arg(long, value_enum, value_name = "POLICY", default_value_t = SchedulingPolicy::Fcfs)]
-    pub scheduling_policy: SchedulingPolicy,
-    /// Most requests that wait; more are refused with status 429
-    #[arg(long, value_name = "N", default_value = "1024")]
-    pub max_queue: usize,
-    /// Devices to split the model over (also -tp); this build runs on one, and says so
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Devices to split it over; this build: 1
     #[arg(long, visible_alias = "tp", value_name = "N", default_value = "1", value_parser = count)]
+    #[arg(help_heading = headings::MODEL)]
     pub tensor_parallel_size: usize,
-    /// Accepted for scripts that pass it; no code that comes with a model is ever run
-    #[arg(long)]
+    /// Accepted for scripts; no code of a model is ever run
+    #[arg(long, help_heading = headings::MODEL)]
     pub trust_remote_code: bool,
+    #[command(flatten)]
+    pub scheduling: SchedulingArgs,
     #[command(flatten)]
     pub access: AccessArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
     #[command(flatten)]
     pub watch: WatchArgs,
-    #[command(flatten)]
-    pub engine: EngineArgs,
+}
+
+/// Who is served, and when.
+#[derive(Debug, Args)]
+#[command(next_help_heading = headings::SCHEDULING)]
+pub struct SchedulingArgs {
+    /// Most answers under way at once; others wait
+    #[arg(long, visible_alias = "max-sequences", value_name = "N", default_value = "64", value_parser = count)]
+    pub max_num_seqs: usize,
+    /// Most requests that wait; more get status 429
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub max_queue: usize,
+    /// Who goes first
+    ///
+    /// fcfs: whoever came first; priority: whoever asks with the lower `priority`. Callers with keys share fairly in both.
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = SchedulingPolicy::Fcfs)]
+    pub scheduling_policy: SchedulingPolicy,
 }
 
 /// Who goes first, under vLLM's names.
@@ -87,21 +101,23 @@ impl ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub struct AccessArgs {
-    /// Ask for `Authorization: Bearer KEY` with every request; may be given several times. Whoever lists this machine's
-    /// processes sees it: a variable or a file hides it
+    /// Ask for `Authorization: Bearer KEY`; may be repeated
+    ///
+    /// Whoever lists this machine's processes sees it: a variable or a file hides it.
     #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Vec<String>,
     /// Keys, one a line, # for comments; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Serve HTTPS with this certificate chain, in PEM; read again on SIGHUP
+    /// Serve HTTPS with this PEM chain; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key, in PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Let pages of this origin call the server from a browser (https://app.example, or * for all); may be given several
-    /// times
+    /// Let pages of this origin call from browsers; may be repeated
+    ///
+    /// As in https://app.example; * stands for all.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 }
@@ -122,13 +138,17 @@ pub struct LimitArgs {
     /// Most connections; more wait
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = count)]
     pub max_connections: usize,
-    /// Close a connection that sends no whole head, or of a body less than 64 KiB, in this time
+    /// Close what sends no request
+    ///
+    /// A connection that sends no whole head, or of a body less than 64 KiB, in this time.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().read.as_secs(), value_parser = seconds)]
     pub read_timeout_seconds: u64,
-    /// Close a connection that takes less than 64 KiB of an answer that is ready in this time, and cancel its request
+    /// Close what does not read its answer
+    ///
+    /// A connection that takes less than 64 KiB of what is ready in this time; its request is cancelled.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().stall.as_secs(), value_parser = seconds)]
     pub stream_stall_seconds: u64,
-    /// After SIGTERM, wait this long for running answers before they are cut
+    /// What running answers have after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds_or_none)]
     pub drain_seconds: u64,
 }
@@ -151,10 +171,12 @@ impl LimitArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Watching")]
 pub struct WatchArgs {
-    /// How log lines are written to standard error; DOTS_LOG says which
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    /// Log lines' form; DOTS_LOG says which
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP (http://127.0.0.1:4318)
+    /// Send a span of each request to this OpenTelemetry collector
+    ///
+    /// By OTLP over HTTP, as in http://127.0.0.1:4318.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 }

@@ -49,7 +49,8 @@ fn with_variable(arg: Arg) -> Arg {
     if std::env::var_os(&name).is_some_and(|value| value.is_empty()) {
         return arg;
     }
-    arg.env(name).hide_env_values(true)
+    // The help says once how they are called.
+    arg.env(name).hide_env(true).hide_env_values(true)
 }
 
 /// The arguments with those of the file put in, and the ids of the latter.

@@ -49,7 +49,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // The port is taken first: one that is taken already should not cost a load.
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
-    let users = Users::Many { max_sequences: args.max_num_seqs, max_queue: args.max_queue };
+    let users = Users::Many { max_sequences: args.scheduling.max_num_seqs, max_queue: args.scheduling.max_queue };
     let running = load::start(checkpoint, &args.engine, users)?;
     options.memory = PlannedMemory {
         weights_bytes: running.plan.weights_bytes,
@@ -88,7 +88,7 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
         tls,
         cors: Origins::new(access.cors_origin.clone()).map_err(|error| anyhow!("--cors-origin: {error}"))?,
         limits: args.limits.limits(),
-        allows_priority: args.scheduling_policy == args::SchedulingPolicy::Priority,
+        allows_priority: args.scheduling.scheduling_policy == args::SchedulingPolicy::Priority,
         drain: Duration::from_secs(args.limits.drain_seconds),
         traces: traces.map_err(|error| anyhow!("--otlp-endpoint: {error}"))?,
         memory: PlannedMemory::default(),
