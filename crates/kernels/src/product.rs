@@ -14,7 +14,7 @@ use crate::{
     dot::{dot_bf16, dot_f32},
     float::{f32_to_bf16, silu},
     isa::{Isa, for_each_isa},
-    prefetch::prefetch,
+    prefetch::{prefetch, prefetch_first},
     tile::{self, Tile, Unpacked},
 };
 
@@ -280,7 +280,10 @@ fn multiply_packed(
         }
         match rows.len() - at {
             tile::WIDTH.. => width!(tile::WIDTH),
-            4.. => width!(4),
+            7 => width!(7),
+            6 => width!(6),
+            5 => width!(5),
+            4 => width!(4),
             3 => width!(3),
             2 => width!(2),
             _ => width!(1),
@@ -344,6 +347,10 @@ fn multiply_tiles(
             macro_rules! width {
                 ($m:expr) => {{
                     let x: [_; $m] = std::array::from_fn(|i| row(at + i));
+                    // Too few lines of each row for the processor to see them coming.
+                    for next in at + $m..(at + 2 * $m).min(chunk.len()) {
+                        prefetch_first(row(next).as_ptr().cast(), 2 * cols.len());
+                    }
                     for (tile, sums) in tiles[..panels].iter().zip(sums.chunks_mut(CHUNK)) {
                         let sums = sums[at..].first_chunk_mut().expect("the chunk has as many rows");
                         tile.multiply_add::<{ $m }>(isa, x, sums);

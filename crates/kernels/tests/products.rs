@@ -191,6 +191,30 @@ fn many_rows_have_the_bits_that_each_has_alone() {
     }
 }
 
+/// Activations and weights at their limits: sums of sixteen products, shifted as far as they may be, still fit in 32 bits.
+#[test]
+fn the_widest_sums_do_not_overflow() {
+    let (rows, cols) = (packed::ROWS, 160);
+    for code in [0, 255] {
+        let kind = WeightType::Q8_D;
+        let mut bytes = vec![0; kind.matrix_bytes(rows, cols).unwrap()];
+        let (codes, scales) = (vec![code; rows * cols], vec![127; rows * cols / 32]);
+        packed::write_panel(kind, cols, &codes, &scales, &[1.0; packed::ROWS], &mut bytes);
+        let matrix = Matrix { kind, rows, cols, bytes, row_scales: Vec::new() };
+        for isa in Isa::available() {
+            for tokens in [1, 8] {
+                for x in [1.0, -1.0] {
+                    let x = vec![x; tokens * cols];
+                    let compute = Compute::with_isa(isa, 1, cols);
+                    let got = product(&compute, &matrix, &x, Rows::From(0, tokens), tokens, true);
+                    let want = (f32::from(code) - 128.0) * 127.0 * x[0] * cols as f32;
+                    assert!(got.iter().all(|got| (got - want).abs() < 1e-4 * want.abs()), "{isa:?}: {got:?} {want}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_decode_to_the_same_bits() {
     let mut noise = Noise(2);

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::{ROWS, Tile};
 use crate::{
     WeightType,
-    activations::QuantisedGroup,
+    activations::{BLOCK_GROUPS, QuantisedGroup},
     packed::{Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
 };
 
@@ -30,17 +30,18 @@ pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: boo
             // SAFETY: eight of sixteen numbers; the load needs no alignment.
             acc[m] = unsafe { _mm256_loadu_ps(sums[m].as_ptr().add(rows)) };
         }
+        let mut block = [_mm256_setzero_ps(); M];
         for group in 0..tile.cols / 32 {
             // SAFETY: the tile holds `cols / 32` groups of sixteen rows' scales and minimums.
             let numbers = |from: &[f32], i: usize| unsafe {
                 _mm256_loadu_ps(from.as_ptr().add((per_group * group + i) * ROWS + rows))
             };
-            let mut halves = [_mm256_setzero_ps(); M];
+            let mut first = [_mm256_setzero_si256(); M];
             for half in 0..2 {
                 let mut dots = [_mm256_setzero_si256(); M];
                 if !MINS {
                     for m in 0..M {
-                        dots[m] = _mm256_set1_epi32(x[m][group].shifts[half]);
+                        dots[m] = _mm256_set1_epi32(x[m][group].offsets[half]);
                     }
                 }
                 for four in 0..4 {
@@ -61,23 +62,28 @@ pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: boo
                 }
                 for m in 0..M {
                     let x = &x[m][group];
-                    let scaled = _mm256_cvtepi32_ps(dots[m]);
-                    let x_scale = _mm256_set1_ps(x.scales[half]);
+                    let dots = _mm256_sllv_epi32(dots[m], _mm256_set1_epi32(x.exponents[half]));
                     if SIXTEENS {
-                        acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(scaled, x_scale), numbers(&tile.scales, half), acc[m]);
+                        block[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), numbers(&tile.scales, half), block[m]);
                         if MINS {
                             let x_sum = _mm256_set1_ps(x.sums_of_16[half]);
-                            acc[m] = _mm256_fmadd_ps(numbers(&tile.mins, half), x_sum, acc[m]);
+                            block[m] = _mm256_fmadd_ps(numbers(&tile.mins, half), x_sum, block[m]);
                         }
                     } else if half == 0 {
-                        halves[m] = _mm256_mul_ps(scaled, x_scale);
+                        first[m] = dots;
                     } else {
-                        let both = _mm256_fmadd_ps(scaled, x_scale, halves[m]);
-                        acc[m] = _mm256_fmadd_ps(both, numbers(&tile.scales, 0), acc[m]);
+                        let both = _mm256_cvtepi32_ps(_mm256_add_epi32(first[m], dots));
+                        block[m] = _mm256_fmadd_ps(both, numbers(&tile.scales, 0), block[m]);
                         if MINS {
-                            acc[m] = _mm256_fmadd_ps(numbers(&tile.mins, 0), _mm256_set1_ps(x.sum_of_32), acc[m]);
+                            block[m] = _mm256_fmadd_ps(numbers(&tile.mins, 0), _mm256_set1_ps(x.sum_of_32), block[m]);
                         }
                     }
+                }
+            }
+            if (group + 1).is_multiple_of(BLOCK_GROUPS) || group + 1 == tile.cols / 32 {
+                for m in 0..M {
+                    acc[m] = _mm256_fmadd_ps(block[m], _mm256_set1_ps(x[m][group].scale), acc[m]);
+                    block[m] = _mm256_setzero_ps();
                 }
             }
         }

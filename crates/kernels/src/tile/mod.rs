@@ -5,9 +5,10 @@
 //! Packed types lie like this in their files, and a few rows of activations are multiplied with them where they are.
 //!
 //! Whatever the type, the path, and the rows that are computed together, the sum of a row of weights and one of activations is
-//! taken in one order (Law 2). For each 32 columns: `t = s₀ · d₀`, `t += s₁ · d₁`, `sum += scale · t`, `sum += bias · x_sum`, where
-//! `d` are the exact integer sums of sixteen products, `s` their activations' scales, and types without minimums have no
-//! last step. Weights in groups of sixteen have a scale for each: `sum += scale₀ · (s₀ · d₀)` and so on.
+//! taken in one order (Law 2). For each 64 columns: `block = 0`; for each 32 of them: `block += scale · (d₀ · 2^e₀ + d₁ · 2^e₁)`,
+//! `block += min · x_sum`, where `d` are the exact integer sums of sixteen products, `e` their activations' exponents, the sum in
+//! brackets is an integer too, and types without minimums have no second step; then `sum += x_scale · block`. Weights in groups of
+//! sixteen have a scale for each: `block += scale₀ · (d₀ · 2^e₀)` and so on.
 //!
 //! The plain reference is `portable`; AVX-512 and AVX2 do the same operations in the same order and give the same bits.
 
@@ -272,21 +273,18 @@ pub fn multiply_panel<const M: usize>(isa: Isa, panel: Panel<'_>, x: [&[Quantise
     assert!(has_direct(isa) && x.iter().all(|x| x.len() >= tiles));
     #[cfg(target_arch = "x86_64")]
     {
+        let vbmi = is_x86_feature_detected!("avx512vbmi");
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
-        let mut sums = unsafe {
+        unsafe {
             match panel.kind() {
-                WeightType::Q3_D => avx512::multiply_panel::<M, 3>(panel, tiles, x),
-                WeightType::Q4_D => avx512::multiply_panel::<M, 4>(panel, tiles, x),
-                WeightType::Q5_D => avx512::multiply_panel::<M, 5>(panel, tiles, x),
-                WeightType::Q6_D => avx512::multiply_panel::<M, 6>(panel, tiles, x),
-                _ => avx512::multiply_panel::<M, 8>(panel, tiles, x),
+                WeightType::Q3_D => avx512::multiply_panel::<M, 3, false>(panel, tiles, x),
+                WeightType::Q4_D if vbmi => avx512::multiply_panel::<M, 4, true>(panel, tiles, x),
+                WeightType::Q4_D => avx512::multiply_panel::<M, 4, false>(panel, tiles, x),
+                WeightType::Q5_D => avx512::multiply_panel::<M, 5, false>(panel, tiles, x),
+                WeightType::Q6_D => avx512::multiply_panel::<M, 6, false>(panel, tiles, x),
+                _ => avx512::multiply_panel::<M, 8, false>(panel, tiles, x),
             }
-        };
-        let row_scales = panel.row_scales();
-        for sums in &mut sums {
-            sums.iter_mut().zip(row_scales).for_each(|(sum, scale)| *sum *= scale);
         }
-        sums
     }
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("no `Isa::Avx512` here")

@@ -3,7 +3,7 @@
 use super::{COLS, Form, GROUPS, ROWS, Tile, Unpacked};
 use crate::{
     WeightType,
-    activations::QuantisedGroup,
+    activations::{BLOCK_GROUPS, QuantisedGroup},
     packed::{TILE, VECTOR},
 };
 
@@ -64,11 +64,13 @@ pub fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: bool>(
 ) {
     debug_assert_eq!(SIXTEENS, matches!(tile.form, Form::Signed16 | Form::WithMin16));
     for (sums, x) in sums.iter_mut().zip(x) {
-        for (group, (codes, x)) in tile.codes.as_chunks::<TILE>().0.iter().take(tile.cols / 32).zip(x).enumerate() {
+        let groups = tile.codes.as_chunks::<TILE>().0.iter().zip(x).take(tile.cols / 32);
+        let mut block = [0.0f32; ROWS];
+        for (group, (codes, x)) in groups.enumerate() {
             let mut dots = [[0i32; ROWS]; 2];
             for (half, dots) in dots.iter_mut().enumerate() {
                 if !MINS {
-                    *dots = [x.shifts[half]; ROWS];
+                    *dots = [x.offsets[half]; ROWS];
                 }
                 let codes = codes[half * TILE / 2..].chunks(VECTOR).zip(x.codes[16 * half..].chunks(4));
                 for (codes, x) in codes.take(4) {
@@ -78,26 +80,29 @@ pub fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: bool>(
                         }
                     }
                 }
+                dots.iter_mut().for_each(|dots| *dots <<= x.exponents[half]);
             }
             for row in 0..ROWS {
-                let dots = [dots[0][row] as f32, dots[1][row] as f32];
-                let sum = &mut sums[row];
+                let sum = &mut block[row];
                 if SIXTEENS {
                     for half in 0..2 {
                         let at = (2 * group + half) * ROWS + row;
-                        *sum = (dots[half] * x.scales[half]).mul_add(tile.scales[at], *sum);
+                        *sum = (dots[half][row] as f32).mul_add(tile.scales[at], *sum);
                         if MINS {
                             *sum = tile.mins[at].mul_add(x.sums_of_16[half], *sum);
                         }
                     }
                 } else {
                     let at = group * ROWS + row;
-                    let both = dots[1].mul_add(x.scales[1], dots[0] * x.scales[0]);
-                    *sum = both.mul_add(tile.scales[at], *sum);
+                    *sum = ((dots[0][row] + dots[1][row]) as f32).mul_add(tile.scales[at], *sum);
                     if MINS {
                         *sum = tile.mins[at].mul_add(x.sum_of_32, *sum);
                     }
                 }
+            }
+            if (group + 1).is_multiple_of(BLOCK_GROUPS) || group + 1 == tile.cols / 32 {
+                sums.iter_mut().zip(block).for_each(|(sum, block)| *sum = block.mul_add(x.scale, *sum));
+                block = [0.0; ROWS];
             }
         }
     }

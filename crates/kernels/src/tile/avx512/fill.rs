@@ -73,7 +73,7 @@ impl<const M: usize, const MINS: bool> Sink for Multiply<'_, M, MINS> {
                 let x = self.x[m].add(sixteen / 2);
                 let mut dots = match MINS {
                     true => _mm512_setzero_si512(),
-                    false => _mm512_set1_epi32((*x).shifts[half]),
+                    false => _mm512_set1_epi32((*x).offsets[half]),
                 };
                 for (four, vector) in vectors.into_iter().enumerate() {
                     dots = _mm512_dpbusd_epi32(dots, vector, super::four_codes(x, 16 * half + 4 * four));

@@ -2,16 +2,23 @@
 
 mod fill;
 
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 pub use self::fill::{RowStarts, fill, multiply_rows};
 use super::{COLS, GROUPS, ROWS, Tile, Unpacked};
 use crate::{
     WeightType,
-    activations::QuantisedGroup,
+    activations::{BLOCK_GROUPS, QuantisedGroup},
     packed::{Panel, Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
     prefetch::{prefetch, prefetch_ahead},
 };
+
+/// From so many rows of activations on, weights are asked for once: a product is seldom waiting for them, and asking takes the
+/// place of loads.
+const MANY: usize = 5;
+
+/// How far ahead weights are asked for then.
+const MANY_AHEAD_BYTES: usize = 6144;
 
 /// One activation's four codes in every lane.
 ///
@@ -24,40 +31,78 @@ unsafe fn four_codes(group: *const QuantisedGroup, at: usize) -> __m512i {
     _mm512_set1_epi32(unsafe { (&raw const (*group).codes).cast::<i8>().add(at).cast::<i32>().read_unaligned() })
 }
 
-/// The sums that a tile adds for one group of 32 columns. `$w(v)` is vector `v` of weights.
-macro_rules! multiply_group {
-    ($m:ident, $sixteens:ident, $mins:ident; $x:ident, $group:ident, $sums:ident, $scales:expr, $mins_of:expr, $w:expr) => {{
-        let mut halves = [_mm512_setzero_ps(); $m];
-        for half in 0..2 {
-            let mut dots = [_mm512_setzero_si512(); $m];
-            if !$mins {
-                for m in 0..$m {
-                    dots[m] = _mm512_set1_epi32((*$x[m].add($group)).shifts[half]);
-                }
-            }
-            for four in 0..4 {
-                let w = $w(4 * half + four);
-                for m in 0..$m {
-                    dots[m] = _mm512_dpbusd_epi32(dots[m], w, four_codes($x[m].add($group), 16 * half + 4 * four));
-                }
-            }
+/// `dots · 2^exponent` for the exponent of a group's sixteen. Written by hand: the compiler asks of the shift that it be below 32,
+/// and spreads the question over four instructions.
+///
+/// # Safety
+/// The processor must have AVX-512; `group` must point to a group.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn shifted(dots: __m512i, group: *const QuantisedGroup, half: usize) -> __m512i {
+    let out;
+    // SAFETY: reads one of the two exponents.
+    unsafe {
+        let exponent = (&raw const (*group).exponents).cast::<i32>().add(half);
+        asm!(
+            "vpsllvd {out}, {dots}, dword ptr [{exponent}]{{1to16}}",
+            out = lateout(zmm_reg) out,
+            dots = in(zmm_reg) dots,
+            exponent = in(reg) exponent,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    out
+}
+
+/// The sums of sixteen products of half a group, shifted. `$w(v)` is vector `v` of weights.
+macro_rules! shifted_dots {
+    ($m:ident, $mins:ident; $x:ident, $group:ident, $half:literal, $w:expr) => {{
+        let mut dots = [_mm512_setzero_si512(); $m];
+        if !$mins {
             for m in 0..$m {
-                let (dots, x_scale) = (_mm512_cvtepi32_ps(dots[m]), _mm512_set1_ps((*$x[m].add($group)).scales[half]));
-                if $sixteens {
-                    $sums[m] = _mm512_fmadd_ps(_mm512_mul_ps(dots, x_scale), $scales(half), $sums[m]);
-                    if $mins {
-                        let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[half]);
-                        $sums[m] = _mm512_fmadd_ps($mins_of(half), x_sum, $sums[m]);
-                    }
-                } else if half == 0 {
-                    halves[m] = _mm512_mul_ps(dots, x_scale);
-                } else {
-                    let both = _mm512_fmadd_ps(dots, x_scale, halves[m]);
-                    $sums[m] = _mm512_fmadd_ps(both, $scales(0), $sums[m]);
-                    if $mins {
-                        let x_sum = _mm512_set1_ps((*$x[m].add($group)).sum_of_32);
-                        $sums[m] = _mm512_fmadd_ps($mins_of(0), x_sum, $sums[m]);
-                    }
+                dots[m] = _mm512_set1_epi32((*$x[m].add($group)).offsets[$half]);
+            }
+        }
+        for four in 0..4 {
+            let w = $w(4 * $half + four);
+            for m in 0..$m {
+                dots[m] = _mm512_dpbusd_epi32(dots[m], w, four_codes($x[m].add($group), 16 * $half + 4 * four));
+            }
+        }
+        for m in 0..$m {
+            dots[m] = shifted(dots[m], $x[m].add($group), $half);
+        }
+        dots
+    }};
+}
+
+/// Adds to `$block` what one group of 32 columns gives, without its block's scale.
+macro_rules! multiply_group {
+    ($m:ident, $sixteens:ident, $mins:ident; $x:ident, $group:ident, $block:ident, $scales:expr, $mins_of:expr, $w:expr) => {{
+        let first = shifted_dots!($m, $mins; $x, $group, 0, $w);
+        if $sixteens {
+            for m in 0..$m {
+                $block[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(first[m]), $scales(0), $block[m]);
+                if $mins {
+                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[0]);
+                    $block[m] = _mm512_fmadd_ps($mins_of(0), x_sum, $block[m]);
+                }
+            }
+        }
+        let second = shifted_dots!($m, $mins; $x, $group, 1, $w);
+        for m in 0..$m {
+            if $sixteens {
+                $block[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second[m]), $scales(1), $block[m]);
+                if $mins {
+                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[1]);
+                    $block[m] = _mm512_fmadd_ps($mins_of(1), x_sum, $block[m]);
+                }
+            } else {
+                let both = _mm512_cvtepi32_ps(_mm512_add_epi32(first[m], second[m]));
+                $block[m] = _mm512_fmadd_ps(both, $scales(0), $block[m]);
+                if $mins {
+                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sum_of_32);
+                    $block[m] = _mm512_fmadd_ps($mins_of(0), x_sum, $block[m]);
                 }
             }
         }
@@ -75,25 +120,27 @@ pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: boo
     sums: &mut [[f32; ROWS]; M],
 ) {
     let x = x.map(<[_]>::as_ptr);
-    let mut acc = [_mm512_setzero_ps(); M];
-    for m in 0..M {
-        // SAFETY: sixteen numbers; the load needs no alignment.
-        acc[m] = unsafe { _mm512_loadu_ps(sums[m].as_ptr()) };
-    }
     let per_group = if SIXTEENS { 2 } else { 1 };
-    for group in 0..tile.cols / 32 {
-        // SAFETY: the tile holds `cols / 32` tiles of codes with their scales and minimums, `x` as many groups.
-        unsafe {
-            let codes = tile.codes.as_ptr().add(group * TILE);
-            let scales = |i: usize| _mm512_loadu_ps(tile.scales.as_ptr().add((per_group * group + i) * ROWS));
-            let mins = |i: usize| _mm512_loadu_ps(tile.mins.as_ptr().add((per_group * group + i) * ROWS));
-            let w = |v: usize| _mm512_loadu_si512(codes.add(v * VECTOR).cast());
-            multiply_group!(M, SIXTEENS, MINS; x, group, acc, scales, mins, w);
+    for first in (0..tile.cols / 32).step_by(BLOCK_GROUPS) {
+        let mut block = [_mm512_setzero_ps(); M];
+        for group in first..(first + BLOCK_GROUPS).min(tile.cols / 32) {
+            // SAFETY: the tile holds `cols / 32` tiles of codes with their scales and minimums, `x` as many groups.
+            unsafe {
+                let codes = tile.codes.as_ptr().add(group * TILE);
+                let scales = |i: usize| _mm512_loadu_ps(tile.scales.as_ptr().add((per_group * group + i) * ROWS));
+                let mins = |i: usize| _mm512_loadu_ps(tile.mins.as_ptr().add((per_group * group + i) * ROWS));
+                let w = |v: usize| _mm512_loadu_si512(codes.add(v * VECTOR).cast());
+                multiply_group!(M, SIXTEENS, MINS; x, group, block, scales, mins, w);
+            }
         }
-    }
-    for m in 0..M {
-        // SAFETY: sixteen numbers; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(sums[m].as_mut_ptr(), acc[m]) };
+        for m in 0..M {
+            // SAFETY: `x` holds group `first`, and sums are sixteen numbers, which need no alignment.
+            unsafe {
+                let sum = _mm512_loadu_ps(sums[m].as_ptr());
+                let sum = _mm512_fmadd_ps(block[m], _mm512_set1_ps((*x[m].add(first)).scale), sum);
+                _mm512_storeu_ps(sums[m].as_mut_ptr(), sum);
+            }
+        }
     }
 }
 
@@ -116,38 +163,46 @@ unsafe fn add_dots<const M: usize, const SIXTEENS: bool, const MINS: bool>(
     for m in 0..M {
         // SAFETY: sixteen numbers; the load needs no alignment.
         let mut sum = unsafe { _mm512_loadu_ps(sums[m].as_ptr()) };
-        for group in 0..tile.cols / 32 {
-            // SAFETY: the caller's promise.
-            let x = unsafe { &*x[m].add(group) };
-            let (a, b) = (_mm512_cvtepi32_ps(dots[m][2 * group]), _mm512_cvtepi32_ps(dots[m][2 * group + 1]));
-            let (a_scale, b_scale) = (_mm512_set1_ps(x.scales[0]), _mm512_set1_ps(x.scales[1]));
-            if SIXTEENS {
-                for (half, (dots, x_scale)) in [(a, a_scale), (b, b_scale)].into_iter().enumerate() {
-                    sum = _mm512_fmadd_ps(_mm512_mul_ps(dots, x_scale), number(&tile.scales, 2 * group + half), sum);
+        for first in (0..tile.cols / 32).step_by(BLOCK_GROUPS) {
+            let mut block = _mm512_setzero_ps();
+            for group in first..(first + BLOCK_GROUPS).min(tile.cols / 32) {
+                // SAFETY: the caller's promise.
+                let x = unsafe { &*x[m].add(group) };
+                let shifted: [__m512i; 2] = std::array::from_fn(|half| {
+                    // SAFETY: the processor has the instruction.
+                    unsafe { shifted(dots[m][2 * group + half], x, half) }
+                });
+                if SIXTEENS {
+                    for (half, dots) in shifted.into_iter().enumerate() {
+                        let scales = number(&tile.scales, 2 * group + half);
+                        block = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scales, block);
+                        if MINS {
+                            let x_sum = _mm512_set1_ps(x.sums_of_16[half]);
+                            block = _mm512_fmadd_ps(number(&tile.mins, 2 * group + half), x_sum, block);
+                        }
+                    }
+                } else {
+                    let both = _mm512_cvtepi32_ps(_mm512_add_epi32(shifted[0], shifted[1]));
+                    block = _mm512_fmadd_ps(both, number(&tile.scales, group), block);
                     if MINS {
-                        let x_sum = _mm512_set1_ps(x.sums_of_16[half]);
-                        sum = _mm512_fmadd_ps(number(&tile.mins, 2 * group + half), x_sum, sum);
+                        block = _mm512_fmadd_ps(number(&tile.mins, group), _mm512_set1_ps(x.sum_of_32), block);
                     }
                 }
-            } else {
-                let both = _mm512_fmadd_ps(b, b_scale, _mm512_mul_ps(a, a_scale));
-                sum = _mm512_fmadd_ps(both, number(&tile.scales, group), sum);
-                if MINS {
-                    sum = _mm512_fmadd_ps(number(&tile.mins, group), _mm512_set1_ps(x.sum_of_32), sum);
-                }
             }
+            // SAFETY: the caller's promise.
+            sum = _mm512_fmadd_ps(block, _mm512_set1_ps(unsafe { (*x[m].add(first)).scale }), sum);
         }
         // SAFETY: sixteen numbers; the store needs no alignment.
         unsafe { _mm512_storeu_ps(sums[m].as_mut_ptr(), sum) };
     }
 }
 
-/// `(M, ROWS)` products of the first `tiles` tiles of a panel of `BITS` bits, without row scales.
+/// `(M, ROWS)` products of the first `tiles` tiles of a panel of `BITS` bits. `VBMI`: the processor has these instructions too.
 ///
 /// # Safety
 /// The processor must have these instructions; `panel` and each of `x` must hold `tiles` groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn multiply_panel<const M: usize, const BITS: usize>(
+pub unsafe fn multiply_panel<const M: usize, const BITS: usize, const VBMI: bool>(
     panel: Panel<'_>,
     tiles: usize,
     x: [&[QuantisedGroup]; M],
@@ -161,25 +216,39 @@ pub unsafe fn multiply_panel<const M: usize, const BITS: usize>(
     // the processor to see.
     let panel_bytes = codes.len() + scales.len() + 4 * ROWS;
     prefetch(scales.as_ptr().wrapping_add(scales.len() + panel_bytes), 1);
-    for group in 0..tiles {
-        // SAFETY: the panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
-        // ahead need not exist.
-        unsafe {
-            let codes = codes.as_ptr().add(group * TILE / 8 * BITS);
-            prefetch_ahead(codes, 64 * BITS);
-            let scales = scales.as_ptr().add(group * ROWS);
-            prefetch(scales.wrapping_add(panel_bytes), 1);
-            let vectors = vectors::<BITS>(codes);
-            let scale = _mm_loadu_si128(scales.cast());
-            let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scale));
-            let w = |v: usize| vectors[v];
-            multiply_group!(M, SIXTEENS, MINS; x, group, acc, |_: usize| scale, |_: usize| scale, w);
+    for first in (0..tiles).step_by(BLOCK_GROUPS) {
+        let mut block = [_mm512_setzero_ps(); M];
+        for group in first..(first + BLOCK_GROUPS).min(tiles) {
+            // SAFETY: the panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
+            // ahead need not exist.
+            unsafe {
+                let codes = codes.as_ptr().add(group * TILE / 8 * BITS);
+                if M < MANY {
+                    prefetch_ahead(codes, 64 * BITS);
+                } else {
+                    prefetch(codes.wrapping_add(MANY_AHEAD_BYTES), 64 * BITS);
+                }
+                let scales = scales.as_ptr().add(group * ROWS);
+                prefetch(scales.wrapping_add(panel_bytes), 1);
+                let vectors = vectors::<BITS, VBMI>(codes);
+                let scale = _mm_loadu_si128(scales.cast());
+                let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scale));
+                let w = |v: usize| vectors[v];
+                multiply_group!(M, SIXTEENS, MINS; x, group, block, |_: usize| scale, |_: usize| scale, w);
+            }
+        }
+        for m in 0..M {
+            // SAFETY: `x` holds group `first`.
+            acc[m] = _mm512_fmadd_ps(block[m], _mm512_set1_ps(unsafe { (*x[m].add(first)).scale }), acc[m]);
         }
     }
+    let row_scales = panel.row_scales();
+    // SAFETY: sixteen numbers; the load needs no alignment.
+    let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
     let mut out = [[0.0; ROWS]; M];
     for m in 0..M {
         // SAFETY: sixteen numbers; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out[m].as_mut_ptr(), acc[m]) };
+        unsafe { _mm512_storeu_ps(out[m].as_mut_ptr(), _mm512_mul_ps(acc[m], row_scales)) };
     }
     out
 }
@@ -190,7 +259,7 @@ pub unsafe fn multiply_panel<const M: usize, const BITS: usize>(
 /// `codes` must point to a whole tile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn vectors<const BITS: usize>(codes: *const u8) -> [__m512i; 8] {
+unsafe fn vectors<const BITS: usize, const VBMI: bool>(codes: *const u8) -> [__m512i; 8] {
     // SAFETY: the caller's promise: a tile has `BITS` registers.
     let plane = |at: usize| unsafe { _mm512_loadu_si512(codes.add(at * VECTOR).cast()) };
     let mut out = [_mm512_setzero_si512(); 8];
@@ -209,7 +278,11 @@ unsafe fn vectors<const BITS: usize>(codes: *const u8) -> [__m512i; 8] {
         4 => {
             let levels = table(&raised(&Q4_LEVELS));
             for v in 0..8 {
-                out[v] = _mm512_shuffle_epi8(levels, four_bits(plane(v / 2), v));
+                out[v] = match VBMI {
+                    // SAFETY: the caller's promise.
+                    true => unsafe { look_up(levels, plane(v / 2), v) },
+                    false => _mm512_shuffle_epi8(levels, four_bits(plane(v / 2), v)),
+                };
             }
         }
         5 => {
@@ -251,6 +324,30 @@ fn four_bits(plane: __m512i, v: usize) -> __m512i {
     _mm512_and_si512(shifted, _mm512_set1_epi8(15))
 }
 
+/// The levels of the low half of each byte for even `v`, of the high one for odd. `levels` are sixteen, four times: the permutation
+/// looks at six bits, so that no half has to be cut out.
+///
+/// # Safety
+/// The processor must have AVX-512 VBMI. Written by hand, as a function for these instructions would not be inlined into those
+/// that do without.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn look_up(levels: __m512i, plane: __m512i, v: usize) -> __m512i {
+    let codes = if v.is_multiple_of(2) { plane } else { _mm512_srli_epi16::<4>(plane) };
+    let out;
+    // SAFETY: the caller's promise; registers only.
+    unsafe {
+        asm!(
+            "vpermb {out}, {codes}, {levels}",
+            out = lateout(zmm_reg) out,
+            codes = in(zmm_reg) codes,
+            levels = in(zmm_reg) levels,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    out
+}
+
 /// Levels as unsigned numbers raised by 128, repeated up to sixteen.
 const fn raised<const N: usize>(levels: &[i8; N]) -> [u8; 16] {
     let mut out = [0; 16];
@@ -279,11 +376,11 @@ pub unsafe fn unpack_tile(kind: WeightType, codes: &[u8], out: &mut [u8; TILE]) 
     // SAFETY: a whole tile, as the caller promises.
     let vectors = unsafe {
         match kind {
-            WeightType::Q3_D => vectors::<3>(codes.as_ptr()),
-            WeightType::Q4_D => vectors::<4>(codes.as_ptr()),
-            WeightType::Q5_D => vectors::<5>(codes.as_ptr()),
-            WeightType::Q6_D => vectors::<6>(codes.as_ptr()),
-            _ => vectors::<8>(codes.as_ptr()),
+            WeightType::Q3_D => vectors::<3, false>(codes.as_ptr()),
+            WeightType::Q4_D => vectors::<4, false>(codes.as_ptr()),
+            WeightType::Q5_D => vectors::<5, false>(codes.as_ptr()),
+            WeightType::Q6_D => vectors::<6, false>(codes.as_ptr()),
+            _ => vectors::<8, false>(codes.as_ptr()),
         }
     };
     for (out, vector) in out.as_chunks_mut::<VECTOR>().0.iter_mut().zip(vectors) {
@@ -356,4 +453,23 @@ pub(crate) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
         out[12 + i] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_high);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    #[test]
+    fn both_permutations_give_the_same_levels_for_every_byte() {
+        if !Isa::available().contains(&Isa::Avx512) || !is_x86_feature_detected!("avx512vbmi") {
+            return;
+        }
+        let codes: [u8; TILE / 2] = std::array::from_fn(|i| i as u8);
+        // SAFETY: the processor has the instructions, and the codes are a whole tile of four bits.
+        let bytes = |vectors: [__m512i; 8]| unsafe { std::mem::transmute::<[__m512i; 8], [u8; TILE]>(vectors) };
+        // SAFETY: as above.
+        let (with, without) = unsafe { (vectors::<4, true>(codes.as_ptr()), vectors::<4, false>(codes.as_ptr())) };
+        assert_eq!(bytes(with), bytes(without));
+    }
 }
