@@ -5,4 +5,5 @@
 
 pub mod comm;
 pub mod recipe;
+pub mod schedule;
 pub mod step;
