@@ -1,0 +1,225 @@
+//! What stands between the product with `q`, `k` and `v` and attention: the norms of heads, and RoPE.
+
+use super::{
+    BLOCK_ROWS,
+    cut::{Cut, for_each},
+    sum::{add_partials, dot3},
+};
+use crate::{RopeTable, compute::Compute, isa::for_each_isa, norm::inverse_rms};
+
+/// What shapes all heads of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads<'a> {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Positions of a sequence: row `i` is at position `i % sequence_tokens`.
+    pub sequence_tokens: usize,
+    /// Rotations of at least so many positions.
+    pub rope: &'a RopeTable,
+    /// Epsilon of the norms.
+    pub eps: f32,
+    /// `(head_dim)`: weight of the norm of each query head.
+    pub q_norm: &'a [f32],
+    /// `(head_dim)`: weight of the norm of each key head.
+    pub k_norm: &'a [f32],
+}
+
+impl Heads<'_> {
+    fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Width of a row of `q`, `k` and `v` together.
+    pub fn width(&self) -> usize {
+        self.q_width() + 2 * self.kv_width()
+    }
+}
+
+/// `q = rope(norm(qkv's first part))`, `k` the same of its second, `v` its third as it is.
+///
+/// `qkv: (rows, heads + 2 · kv_heads, head_dim)`; `q: (rows, heads, head_dim)`; `k, v: (rows, kv_heads, head_dim)`.
+pub fn heads_forward(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
+    let (width, q_width, kv_width) = (heads.width(), heads.q_width(), heads.kv_width());
+    let parts = (
+        Cut::new(q, BLOCK_ROWS * q_width),
+        Cut::new(k, BLOCK_ROWS * kv_width),
+        Cut::new(v, BLOCK_ROWS * kv_width),
+    );
+    for_each(compute, parts, |index, (q, k, v)| {
+        let rows = q.chunks_exact_mut(q_width).zip(k.chunks_exact_mut(kv_width)).zip(v.chunks_exact_mut(kv_width));
+        for (row, ((q, k), v)) in rows.enumerate() {
+            let row = index * BLOCK_ROWS + row;
+            let angles = heads.rope.at(row % heads.sequence_tokens);
+            let (from_q, rest) = qkv[row * width..][..width].split_at(q_width);
+            let (from_k, from_v) = rest.split_at(kv_width);
+            row_forward(compute.isa(), from_q, heads.q_norm, heads.eps, angles, q);
+            row_forward(compute.isa(), from_k, heads.k_norm, heads.eps, angles, k);
+            v.copy_from_slice(from_v);
+        }
+    });
+}
+
+/// The gradient of `qkv`, written over `d_qkv`, and of both norms' weights, written or, where `accumulate`, added.
+/// `partials` holds `2 · head_dim` numbers for each [`BLOCK_ROWS`] rows begun, and `d_norms: (2, head_dim)` are those of `q_norm`
+/// and `k_norm`.
+#[allow(clippy::too_many_arguments)]
+pub fn heads_backward(
+    compute: &Compute,
+    heads: &Heads<'_>,
+    qkv: &[f32],
+    dq: &[f32],
+    dk: &[f32],
+    dv: &[f32],
+    d_qkv: &mut [f32],
+    d_norms: &mut [f32],
+    accumulate: bool,
+    partials: &mut [f32],
+) {
+    let (width, q_width, kv_width) = (heads.width(), heads.q_width(), heads.kv_width());
+    let partials = &mut partials[..(d_qkv.len() / width).div_ceil(BLOCK_ROWS) * 2 * heads.head_dim];
+    let parts = (Cut::new(d_qkv, BLOCK_ROWS * width), Cut::new(partials, 2 * heads.head_dim));
+    for_each(compute, parts, |index, (d_qkv, partial)| {
+        partial.fill(0.0);
+        let (d_q_norm, d_k_norm) = partial.split_at_mut(heads.head_dim);
+        for (row, d_qkv) in d_qkv.chunks_exact_mut(width).enumerate() {
+            let row = index * BLOCK_ROWS + row;
+            let angles = heads.rope.at(row % heads.sequence_tokens);
+            let (from_q, rest) = qkv[row * width..][..width].split_at(q_width);
+            let from_k = &rest[..kv_width];
+            let (to_q, rest) = d_qkv.split_at_mut(q_width);
+            let (to_k, to_v) = rest.split_at_mut(kv_width);
+            let (dq, dk) = (&dq[row * q_width..][..q_width], &dk[row * kv_width..][..kv_width]);
+            row_backward(compute.isa(), from_q, heads.q_norm, heads.eps, angles, dq, to_q, d_q_norm);
+            row_backward(compute.isa(), from_k, heads.k_norm, heads.eps, angles, dk, to_k, d_k_norm);
+            to_v.copy_from_slice(&dv[row * kv_width..][..kv_width]);
+        }
+    });
+    add_partials(compute, partials, d_norms, accumulate);
+}
+
+for_each_isa! {
+    fn row_forward(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [f32]) = row_forward_body
+}
+
+#[inline(always)]
+fn row_forward_body(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [f32]) {
+    let half = angles.len();
+    let (weight_low, weight_high) = weight.split_at(half);
+    for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+        let scale = inverse_rms(x, eps);
+        let ((low, high), (out_low, out_high)) = (x.split_at(half), out.split_at_mut(half));
+        for i in 0..half {
+            let (a, b) = (low[i] * scale * weight_low[i], high[i] * scale * weight_high[i]);
+            let (cos, sin) = angles[i];
+            out_low[i] = a * cos - b * sin;
+            out_high[i] = b * cos + a * sin;
+        }
+    }
+}
+
+for_each_isa! {
+    fn row_backward(
+        x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], d_out: &[f32], dx: &mut [f32], d_weight: &mut [f32],
+    ) = row_backward_body
+}
+
+#[inline(always)]
+fn row_backward_body(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    angles: &[(f32, f32)],
+    d_out: &[f32],
+    dx: &mut [f32],
+    d_weight: &mut [f32],
+) {
+    let half = angles.len();
+    let width = 2 * half;
+    for ((x, d_out), dx) in x.chunks_exact(width).zip(d_out.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        // The rotation back, then the norm.
+        let ((d_low, d_high), (dx_low, dx_high)) = (d_out.split_at(half), dx.split_at_mut(half));
+        for i in 0..half {
+            let (cos, sin) = angles[i];
+            dx_low[i] = d_low[i] * cos + d_high[i] * sin;
+            dx_high[i] = d_high[i] * cos - d_low[i] * sin;
+        }
+        let scale = inverse_rms(x, eps);
+        let along = dot3(x, dx, weight) * scale * scale * scale / width as f32;
+        let (weight, d_weight) = (&weight[..width], &mut d_weight[..width]);
+        for i in 0..width {
+            d_weight[i] += dx[i] * x[i] * scale;
+            dx[i] = scale * weight[i] * dx[i] - along * x[i];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        isa::Isa,
+        train::check::{numbers, slopes},
+    };
+
+    #[test]
+    fn the_backward_pass_is_the_slope_of_the_forward_pass() {
+        let (rows, head_dim, sequence_tokens, eps) = (BLOCK_ROWS + 2, 6, 5, 1e-5);
+        let rope = RopeTable::new(sequence_tokens, head_dim, 100.0);
+        let (q_norm, k_norm) = (numbers(head_dim, 1), numbers(head_dim, 2));
+        let heads =
+            Heads { heads: 2, kv_heads: 1, head_dim, sequence_tokens, rope: &rope, eps, q_norm: &q_norm, k_norm: &k_norm };
+        let (width, q_width) = (heads.width(), heads.q_width());
+        let qkv = numbers(rows * width, 3);
+        let (dq, dk, dv) = (numbers(rows * q_width, 4), numbers(rows * head_dim, 5), numbers(rows * head_dim, 6));
+        for isa in Isa::available() {
+            let compute = Compute::with_isa(isa, 2, 0);
+            let mut d_qkv = vec![7.0; rows * width];
+            let (mut d_norms, mut partials) = (vec![7.0; 2 * head_dim], vec![0.0; 4 * head_dim]);
+            heads_backward(&compute, &heads, &qkv, &dq, &dk, &dv, &mut d_qkv, &mut d_norms, false, &mut partials);
+
+            // The forward pass of the kernel itself is held to the same f64 pass that the slopes are taken of.
+            let (mut q, mut k, mut v) = (vec![0.0; dq.len()], vec![0.0; dk.len()], vec![0.0; dv.len()]);
+            heads_forward(&compute, &heads, &qkv, &mut q, &mut k, &mut v);
+            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let got = product(&q, &dq) + product(&k, &dk) + product(&v, &dv);
+
+            let head = |x: &[f64], weight: &[f64], row: usize, d: &[f32]| -> f64 {
+                let scale = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64 + f64::from(eps)).sqrt();
+                let half = head_dim / 2;
+                (0..half)
+                    .map(|i| {
+                        let (a, b) = (x[i] * scale * weight[i], x[i + half] * scale * weight[i + half]);
+                        let angle =
+                            (row % sequence_tokens) as f64 * 100f64.powf(-(2.0 * i as f64) / head_dim as f64);
+                        let (sin, cos) = angle.sin_cos();
+                        (a * cos - b * sin) * f64::from(d[i]) + (b * cos + a * sin) * f64::from(d[i + half])
+                    })
+                    .sum()
+            };
+            let loss = |inputs: &[Vec<f64>]| -> f64 {
+                let (q_norm, k_norm) = inputs[1].split_at(head_dim);
+                (0..rows)
+                    .map(|row| {
+                        let x: Vec<&[f64]> = inputs[0][row * width..][..width].chunks(head_dim).collect();
+                        head(x[0], q_norm, row, &dq[row * q_width..])
+                            + head(x[1], q_norm, row, &dq[row * q_width + head_dim..])
+                            + head(x[2], k_norm, row, &dk[row * head_dim..])
+                            + (0..head_dim).map(|i| x[3][i] * f64::from(dv[row * head_dim + i])).sum::<f64>()
+                    })
+                    .sum()
+            };
+            let norms = [&q_norm[..], &k_norm].concat();
+            let to_f64 = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+            assert!((got - loss(&[to_f64(&qkv), to_f64(&norms)])).abs() < 1e-3);
+            slopes(&[&qkv, &norms], loss, &[&d_qkv, &d_norms]);
+        }
+    }
+}
