@@ -4,6 +4,7 @@
 //! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
 
 pub mod comm;
+pub mod cpu;
 pub mod recipe;
 pub mod schedule;
 pub mod step;

@@ -90,7 +90,12 @@ mod tests {
                     want[i] -= lr * decay * want[i];
                     let corrected = v[i] / (1.0 - f64::powi(beta2, t));
                     want[i] -= lr * m[i] / (1.0 - f64::powi(beta1, t)) / (corrected.sqrt() + eps);
-                    assert!((f64::from(weight[i]) - want[i]).abs() < 1e-6, "{isa:?} {t} {i}: {} {}", weight[i], want[i]);
+                    assert!(
+                        (f64::from(weight[i]) - want[i]).abs() < 1e-6,
+                        "{isa:?} {t} {i}: {} {}",
+                        weight[i],
+                        want[i]
+                    );
                 }
                 assert!((got - want.iter().map(|x| x * x).sum::<f64>()).abs() < 1e-5);
             }

@@ -41,26 +41,28 @@ pub fn group(chosen: &[u32], weights: &[f32], top_k: usize, groups: &mut Groups<
     starts[0] = 0;
 }
 
-/// `out[row] = base[row] + Σ expert_out[slot]` over the row's slots in the order of choice; `base` may be left out, and then the sum is
-/// added to what is in `out`.
+/// `out[row] = Σ base[row] + Σ expert_out[slot]`, the row's slots in the order of choice; without bases, slots are added to what is
+/// in `out`.
 ///
-/// `expert_out: (rows · top_k, width)`; `slots: (rows, top_k)`; `base, out: (rows, width)`.
+/// `expert_out: (rows · top_k, width)`; `slots: (rows, top_k)`; each of `bases`, and `out`: `(rows, width)`.
 pub fn combine(
     compute: &Compute,
     expert_out: &[f32],
     slots: &[u32],
     top_k: usize,
     width: usize,
-    base: Option<&[f32]>,
+    bases: &[&[f32]],
     out: &mut [f32],
 ) {
     for_each(compute, Cut::new(out, BLOCK_ROWS * width), |index, out| {
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
             let row = index * BLOCK_ROWS + row;
-            let slots = &slots[row * top_k..][..top_k];
-            match base {
-                Some(base) => add_slots(compute.isa(), expert_out, slots, &base[row * width..][..width], out),
-                None => add_slots_in_place(compute.isa(), expert_out, slots, out),
+            for (which, base) in bases.iter().enumerate() {
+                let base = &base[row * width..][..width];
+                if which == 0 { out.copy_from_slice(base) } else { add(compute.isa(), base, out) }
+            }
+            for slot in &slots[row * top_k..][..top_k] {
+                add(compute.isa(), &expert_out[*slot as usize * width..][..width], out);
             }
         }
     });
@@ -74,26 +76,13 @@ pub fn ungroup(by_slot: &[f32], slots: &[u32], out: &mut [f32]) {
 }
 
 for_each_isa! {
-    fn add_slots(expert_out: &[f32], slots: &[u32], base: &[f32], out: &mut [f32]) = add_slots_body
+    fn add(x: &[f32], out: &mut [f32]) = add_body
 }
 
 #[inline(always)]
-fn add_slots_body(expert_out: &[f32], slots: &[u32], base: &[f32], out: &mut [f32]) {
-    out.copy_from_slice(base);
-    add_slots_in_place_body(expert_out, slots, out);
-}
-
-for_each_isa! {
-    fn add_slots_in_place(expert_out: &[f32], slots: &[u32], out: &mut [f32]) = add_slots_in_place_body
-}
-
-#[inline(always)]
-fn add_slots_in_place_body(expert_out: &[f32], slots: &[u32], out: &mut [f32]) {
-    let width = out.len();
-    for slot in slots {
-        for (out, x) in out.iter_mut().zip(&expert_out[*slot as usize * width..][..width]) {
-            *out += x;
-        }
+fn add_body(x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out += x;
     }
 }
 
@@ -110,8 +99,7 @@ mod tests {
         let mut starts = [7; 7];
         let (mut of_slot, mut by_slot) = (vec![0; rows * top_k], vec![0.0; rows * top_k]);
         let mut slots = vec![0; rows * top_k];
-        let mut groups =
-            Groups { starts: &mut starts, rows: &mut of_slot, weights: &mut by_slot, slots: &mut slots };
+        let mut groups = Groups { starts: &mut starts, rows: &mut of_slot, weights: &mut by_slot, slots: &mut slots };
         group(&chosen, &weights, top_k, &mut groups);
         assert_eq!(starts, [0, 11, 22, 33, 50, 66, 66]);
         for (choice, expert) in chosen.iter().enumerate() {
@@ -129,9 +117,9 @@ mod tests {
         let (expert_out, base) = (numbers(rows * top_k * width, 2), numbers(rows * width, 3));
         let compute = Compute::new(2, 0);
         let mut out = vec![0.0; rows * width];
-        combine(&compute, &expert_out, &slots, top_k, width, Some(&base), &mut out);
+        combine(&compute, &expert_out, &slots, top_k, width, &[&base], &mut out);
         let mut in_place = base.clone();
-        combine(&compute, &expert_out, &slots, top_k, width, None, &mut in_place);
+        combine(&compute, &expert_out, &slots, top_k, width, &[], &mut in_place);
         assert_eq!(in_place, out);
         for i in 0..rows * width {
             let part = |choice: usize| expert_out[slots[i / width * top_k + choice] as usize * width + i % width];

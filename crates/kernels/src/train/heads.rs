@@ -48,11 +48,8 @@ impl Heads<'_> {
 /// `qkv: (rows, heads + 2 · kv_heads, head_dim)`; `q: (rows, heads, head_dim)`; `k, v: (rows, kv_heads, head_dim)`.
 pub fn heads_forward(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
     let (width, q_width, kv_width) = (heads.width(), heads.q_width(), heads.kv_width());
-    let parts = (
-        Cut::new(q, BLOCK_ROWS * q_width),
-        Cut::new(k, BLOCK_ROWS * kv_width),
-        Cut::new(v, BLOCK_ROWS * kv_width),
-    );
+    let parts =
+        (Cut::new(q, BLOCK_ROWS * q_width), Cut::new(k, BLOCK_ROWS * kv_width), Cut::new(v, BLOCK_ROWS * kv_width));
     for_each(compute, parts, |index, (q, k, v)| {
         let rows = q.chunks_exact_mut(q_width).zip(k.chunks_exact_mut(kv_width)).zip(v.chunks_exact_mut(kv_width));
         for (row, ((q, k), v)) in rows.enumerate() {
@@ -174,8 +171,16 @@ mod tests {
         let (rows, head_dim, sequence_tokens, eps) = (BLOCK_ROWS + 2, 6, 5, 1e-5);
         let rope = RopeTable::new(sequence_tokens, head_dim, 100.0);
         let (q_norm, k_norm) = (numbers(head_dim, 1), numbers(head_dim, 2));
-        let heads =
-            Heads { heads: 2, kv_heads: 1, head_dim, sequence_tokens, rope: &rope, eps, q_norm: &q_norm, k_norm: &k_norm };
+        let heads = Heads {
+            heads: 2,
+            kv_heads: 1,
+            head_dim,
+            sequence_tokens,
+            rope: &rope,
+            eps,
+            q_norm: &q_norm,
+            k_norm: &k_norm,
+        };
         let (width, q_width) = (heads.width(), heads.q_width());
         let qkv = numbers(rows * width, 3);
         let (dq, dk, dv) = (numbers(rows * q_width, 4), numbers(rows * head_dim, 5), numbers(rows * head_dim, 6));
@@ -197,8 +202,7 @@ mod tests {
                 (0..half)
                     .map(|i| {
                         let (a, b) = (x[i] * scale * weight[i], x[i + half] * scale * weight[i + half]);
-                        let angle =
-                            (row % sequence_tokens) as f64 * 100f64.powf(-(2.0 * i as f64) / head_dim as f64);
+                        let angle = (row % sequence_tokens) as f64 * 100f64.powf(-(2.0 * i as f64) / head_dim as f64);
                         let (sin, cos) = angle.sin_cos();
                         (a * cos - b * sin) * f64::from(d[i]) + (b * cos + a * sin) * f64::from(d[i + half])
                     })

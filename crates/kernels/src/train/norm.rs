@@ -10,14 +10,7 @@ use crate::{compute::Compute, isa::for_each_isa, norm::inverse_rms};
 /// `out = x · scale · weight` with `scale = rsqrt(mean(x²) + eps)` of each row.
 ///
 /// `x, out: (rows, width)`; `weight: (width)`; `scales: (rows)`, kept for [`rms_norm_backward`].
-pub fn rms_norm_forward(
-    compute: &Compute,
-    x: &[f32],
-    weight: &[f32],
-    eps: f32,
-    scales: &mut [f32],
-    out: &mut [f32],
-) {
+pub fn rms_norm_forward(compute: &Compute, x: &[f32], weight: &[f32], eps: f32, scales: &mut [f32], out: &mut [f32]) {
     let block = BLOCK_ROWS * weight.len();
     for_each(compute, (Cut::new(scales, BLOCK_ROWS), Cut::new(out, block)), |index, (scales, out)| {
         rows_forward(compute.isa(), &x[index * block..][..out.len()], weight, eps, scales, out);
@@ -119,14 +112,7 @@ for_each_isa! {
 }
 
 #[inline(always)]
-fn rows_backward_body(
-    x: &[f32],
-    weight: &[f32],
-    scales: &[f32],
-    d_out: &[f32],
-    dx: &mut [f32],
-    d_weight: &mut [f32],
-) {
+fn rows_backward_body(x: &[f32], weight: &[f32], scales: &[f32], d_out: &[f32], dx: &mut [f32], d_weight: &mut [f32]) {
     let width = weight.len();
     let rows = x.chunks_exact(width).zip(d_out.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
     for (((x, d_out), dx), scale) in rows.zip(scales) {

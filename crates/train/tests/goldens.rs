@@ -1,0 +1,91 @@
+//! The step is held to PyTorch's (`train/`) and to an independent float64 one (`recipe/`).
+
+mod support;
+
+use std::collections::HashMap;
+
+use dots_train::step::{Dials, StateKind, Step};
+use serde_json::Value;
+use support::{DIALS, OPTIONS, Sequences, accumulate, distance, gradients, hf, json, recipe, state, step, tensors};
+
+fn pytorch() -> (Sequences, Vec<Value>) {
+    let golden = json("train/golden.json");
+    let tokens: Vec<Vec<u32>> = serde_json::from_value(golden["tokens"].clone()).unwrap();
+    (Sequences::whole(&tokens), golden["steps"].as_array().unwrap().clone())
+}
+
+const PYTORCH: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.0, bias_rate: 0.0 };
+
+/// Every gradient is as near as `most`; those that are zero are exactly zero. Returns the largest distance.
+fn near(got: &HashMap<String, Vec<f32>>, want: &HashMap<String, Vec<f32>>, most: f64) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let mut largest = 0.0f64;
+    for (name, want) in want {
+        let distance = distance(&got[name], want);
+        assert!(distance <= most, "{name}: {distance:e}");
+        largest = largest.max(distance);
+        for (got, _) in got[name].iter().zip(want).filter(|(_, want)| **want == 0.0) {
+            assert_eq!(*got, 0.0, "{name}");
+        }
+    }
+    largest
+}
+
+#[test]
+fn gradients_are_pytorchs() {
+    let (sequences, steps) = pytorch();
+    let mut model = hf(&OPTIONS);
+    accumulate(&mut model, &sequences, &[3], PYTORCH);
+    let got = gradients(&model);
+    let largest = near(&got, &tensors("train/gradients.safetensors"), 3e-5);
+    println!("largest distance of a gradient: {largest:e}");
+    let norm = got.values().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    assert!((norm - steps[0]["grad_norm"].as_f64().unwrap()).abs() < 1e-4);
+}
+
+#[test]
+fn ten_losses_are_pytorchs() {
+    let (sequences, steps) = pytorch();
+    let mut model = hf(&OPTIONS);
+    for (index, want) in steps.iter().enumerate() {
+        let report = step(&mut model, &sequences, &[3], PYTORCH);
+        let off = (report.loss - want["loss"].as_f64().unwrap()).abs();
+        println!("step {index}: loss {}, off by {off:e}", report.loss);
+        assert!(off <= 2e-5, "step {index}: {off:e}");
+        assert!((report.gradient_norm - want["grad_norm"].as_f64().unwrap()).abs() < 2e-4);
+    }
+}
+
+#[test]
+fn packed_documents_balancing_and_unequal_micro_batches_give_the_recipes_step() {
+    let (sequences, golden) = (recipe(), json("recipe/golden.json"));
+    let mut model = hf(&OPTIONS);
+    for (index, want) in golden["steps"].as_array().unwrap().iter().enumerate() {
+        accumulate(&mut model, &sequences, &[3, 1], DIALS);
+        if index == 0 {
+            let largest = near(&gradients(&model), &tensors("recipe/gradients.safetensors"), 3e-5);
+            println!("largest distance of a gradient: {largest:e}");
+        }
+        let report = model.update().unwrap();
+        let number = |field: &str| want[field].as_f64().unwrap();
+        assert!((report.loss - number("cross_entropy")).abs() < 2e-5);
+        assert!((report.sequence_loss - number("sequence_loss")).abs() < 2e-5);
+        assert!((report.gradient_norm - number("grad_norm")).abs() < 1e-4);
+        for router in &report.routers {
+            let layer = router.layer.to_string();
+            assert_eq!(serde_json::to_value(&router.loads).unwrap(), want["loads"][&layer]);
+            let biases: Vec<f64> = serde_json::from_value(want["biases_after"][&layer].clone()).unwrap();
+            for (got, want) in router.biases.iter().zip(biases) {
+                assert!((f64::from(*got) - want).abs() < 1e-6);
+            }
+            assert!(router.entropy > 0.0 && router.entropy <= 16f64.ln());
+        }
+    }
+    let (got, want) = (state(&mut model, StateKind::Weight), tensors("recipe/final.safetensors"));
+    assert_eq!(got.len(), want.len());
+    for (name, want) in &want {
+        let distance = distance(&got[name], want);
+        // Where a gradient is near nothing, AdamW divides nothing by nothing: a weight may differ by a part of a rate.
+        assert!(distance <= 3e-5, "{name}: {distance:e}");
+    }
+}
