@@ -124,7 +124,8 @@ fn choose(scores: &[f32], bias: &[f32], chosen: &mut [u32], values: &mut [f32]) 
     for expert in 0..scores.len() {
         let value = scores[expert] + bias.get(expert).copied().unwrap_or(0.0);
         let held = expert.min(top_k);
-        if held == top_k && !(value > values[top_k - 1]) {
+        let larger = held < top_k || value > values[top_k - 1];
+        if !larger {
             continue;
         }
         let mut at = held.min(top_k - 1);
