@@ -3,6 +3,7 @@
 //! The recipe, the order of the data and the checkpoints see no tensors: they meet the arithmetic at [`step::Step`], behind which the
 //! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
 
+pub mod checkpoint;
 pub mod comm;
 pub mod cpu;
 pub mod recipe;

@@ -1,0 +1,313 @@
+//! Checkpoints of a run: each a released model in the published layout, with the state that a run goes on from beside it.
+//!
+//! ```text
+//! step-000120-tokens-0031M/
+//!   config.json, generation_config.json, tokenizer.json, …    as dots.llm1 was published
+//!   model.safetensors                                         bf16; or model-00001-of-00002.safetensors, … and their index
+//!   dots.json                                                 lineage; size and CRC-32 of each file above
+//!   state/state.safetensors, state/state.json                 f32 weights and moments; their size, CRC-32 and updates
+//! ```
+//!
+//! A checkpoint is written in a folder whose name ends in `.part`, put on the disk, and renamed: what bears a checkpoint's name is
+//! whole, unless a disk or a person broke it later, which [`newest`] finds out before it believes it.
+
+mod error;
+mod file;
+mod name;
+mod release;
+mod tensors;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use dots_model::Config;
+use serde_json::{Map, Value, json};
+
+pub use error::CheckpointError;
+pub use name::Name;
+
+use crate::step::{StateKind, Step};
+use tensors::{Kept, Planned, Reader};
+
+/// Largest file of weights: that of the published checkpoint.
+const SHARD_BYTES: usize = 5_000_000_000;
+/// Largest `dots.json` and `state.json`.
+const MAX_NOTE_BYTES: u64 = 1 << 26;
+
+const NOTE: &str = "dots.json";
+const STATE: &str = "state";
+const STATE_NOTE: &str = "state.json";
+const STATE_TENSORS: &str = "state.safetensors";
+
+/// What a checkpoint says beside its weights.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// Where it is taken.
+    pub name: Name,
+    /// The model's shape.
+    pub config: &'a Config,
+    /// Folder of the tokenizer's files, which are copied.
+    pub tokenizer: &'a Path,
+    /// Whatever else should be known of it: recipe, data, code, loss, parent. Goes into `dots.json` as it is.
+    pub lineage: &'a Map<String, Value>,
+}
+
+/// A checkpoint with a state, looked through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Whole {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Where it was taken.
+    pub name: Name,
+    /// Its `dots.json`.
+    pub note: Value,
+}
+
+/// What [`newest`] found.
+#[derive(Debug)]
+pub struct Found {
+    /// The newest one that is whole.
+    pub whole: Option<Whole>,
+    /// Newer ones that are not, and why.
+    pub broken: Vec<CheckpointError>,
+}
+
+/// Writes a checkpoint of `step` into the folder `checkpoints`. Fails without a trace: the others are as they were.
+pub fn write(checkpoints: &Path, step: &mut dyn Step, about: &About<'_>) -> Result<PathBuf, CheckpointError> {
+    let path = checkpoints.join(about.name.to_string());
+    let part = checkpoints.join(format!("{}.part", about.name));
+    fs::create_dir_all(checkpoints).map_err(CheckpointError::io(checkpoints))?;
+    remove(&part)?;
+    let written = write_part(&part, step, about, SHARD_BYTES).and_then(|()| {
+        // One of the same step is of the same run's earlier life, or broken; a folder is not renamed over another.
+        remove(&path)?;
+        fs::rename(&part, &path).map_err(CheckpointError::io(&path))?;
+        file::sync_folder(checkpoints)
+    });
+    if let Err(error) = written {
+        // The disk may be full: what was half written goes, and the reason is the one to tell.
+        let _ = fs::remove_dir_all(&part);
+        return Err(error);
+    }
+    Ok(path)
+}
+
+fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: usize) -> Result<(), CheckpointError> {
+    fs::create_dir(part).map_err(CheckpointError::io(part))?;
+    let state_folder = part.join(STATE);
+    fs::create_dir(&state_folder).map_err(CheckpointError::io(&state_folder))?;
+
+    let (mut shards, mut state, mut shard_size) = (vec![Vec::new()], Vec::new(), 0);
+    let planned = step.export(&mut |tensor| {
+        let shape = tensor.shape.to_vec();
+        if tensor.kind == StateKind::Weight {
+            // Biases are published in f32.
+            let kept = if tensor.name.ends_with("e_score_correction_bias") { Kept::F32 } else { Kept::Bf16 };
+            let planned = Planned { name: tensor.name.to_owned(), shape: shape.clone(), kept };
+            if shard_size > 0 && shard_size + planned.bytes() > shard_bytes {
+                shards.push(Vec::new());
+                shard_size = 0;
+            }
+            shard_size += planned.bytes();
+            shards.last_mut().expect("there is one from the start").push(planned);
+        }
+        state.push(Planned { name: state_name(tensor.name, tensor.kind), shape, kept: Kept::F32 });
+        Ok(())
+    });
+    planned.map_err(CheckpointError::io(part))?;
+
+    let count = shards.len();
+    let shard_name = |index: usize| match count {
+        1 => "model.safetensors".to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+    };
+    let mut files = Map::new();
+    let mut state_file = tensors::begin(&state_folder.join(STATE_TENSORS), &state)?;
+    let (mut shard, mut in_shard) = (0, 0);
+    let mut shard_file = Some(tensors::begin(&part.join(shard_name(0)), &shards[0])?);
+    let mut failed = None;
+    let written = step.export(&mut |tensor| {
+        let mut put = || {
+            tensors::append(&mut state_file, Kept::F32, tensor.numbers)?;
+            if tensor.kind != StateKind::Weight {
+                return Ok(());
+            }
+            if in_shard == shards[shard].len() {
+                if let Some(file) = shard_file.take() {
+                    files.insert(shard_name(shard), file.finish()?);
+                }
+                (shard, in_shard) = (shard + 1, 0);
+                shard_file = Some(tensors::begin(&part.join(shard_name(shard)), &shards[shard])?);
+            }
+            let kept = shards[shard][in_shard].kept;
+            in_shard += 1;
+            shard_file.as_mut().map_or(Ok(()), |file| tensors::append(file, kept, tensor.numbers))
+        };
+        put().map_err(|error| {
+            failed = Some(error);
+            io::Error::other("the checkpoint was not written")
+        })
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    written.map_err(CheckpointError::io(part))?;
+    if let Some(file) = shard_file {
+        files.insert(shard_name(shard), file.finish()?);
+    }
+    if count > 1 {
+        let map: Map<String, Value> = (shards.iter().enumerate())
+            .flat_map(|(index, shard)| shard.iter().map(move |tensor| (tensor.name.clone(), index)))
+            .map(|(name, index)| (name, shard_name(index).into()))
+            .collect();
+        let total: usize = shards.iter().flatten().map(Planned::bytes).sum();
+        let index = format!("{:#}\n", json!({ "metadata": { "total_size": total }, "weight_map": map }));
+        let name = "model.safetensors.index.json";
+        files.insert(name.to_owned(), file::write(&part.join(name), index.as_bytes())?);
+    }
+    release::write(part, about.config, about.tokenizer, &mut files)?;
+
+    let mut state_note = state_file.finish()?;
+    state_note["updates"] = step.updates().into();
+    file::write(&state_folder.join(STATE_NOTE), format!("{state_note:#}\n").as_bytes())?;
+    let mut note = about.lineage.clone();
+    note.insert("step".to_owned(), about.name.step.into());
+    note.insert("tokens".to_owned(), about.name.tokens.into());
+    note.insert("files".to_owned(), files.into());
+    file::write(&part.join(NOTE), format!("{:#}\n", Value::Object(note)).as_bytes())?;
+    file::sync_folder(&state_folder)?;
+    file::sync_folder(part)
+}
+
+/// The newest checkpoint in the folder `checkpoints` that a run can go on from. Each file of one is held to its size and CRC-32, newest
+/// first, until one is whole; those whose state was let go are passed over. A folder that is not there has none.
+pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
+    let mut found = Found { whole: None, broken: Vec::new() };
+    for (_, path) in steps(checkpoints)?.into_iter().rev() {
+        if !path.join(STATE).join(STATE_NOTE).exists() {
+            continue;
+        }
+        match look_through(&path) {
+            Ok(whole) => {
+                found.whole = Some(whole);
+                break;
+            }
+            Err(error) => found.broken.push(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The checkpoint of step `step`, looked through as [`newest`] does.
+pub fn at_step(checkpoints: &Path, step: u64) -> Result<Whole, CheckpointError> {
+    match steps(checkpoints)?.into_iter().find(|(of, _)| *of == step) {
+        Some((_, path)) => look_through(&path),
+        None => Err(CheckpointError::wrong(checkpoints, format!("step {step}"), "a checkpoint of it", "none")),
+    }
+}
+
+/// Gives a checkpoint's state to `step`, whose model must be of its shape.
+pub fn load(whole: &Whole, step: &mut dyn Step) -> Result<(), CheckpointError> {
+    let folder = whole.path.join(STATE);
+    let note = note(&folder.join(STATE_NOTE))?;
+    let updates = whole_number(&folder.join(STATE_NOTE), &note, "updates")?;
+    let path = folder.join(STATE_TENSORS);
+    let mut reader = Reader::open(&path)?;
+    step.import(updates, &mut |name, kind, shape, numbers| reader.read(&state_name(name, kind), shape, numbers))
+        .map_err(CheckpointError::io(&path))
+}
+
+/// Lets go of all states but the newest `keep`; released weights stay. What a killed run left half written goes too.
+pub fn prune(checkpoints: &Path, keep: usize) -> Result<(), CheckpointError> {
+    let states = steps(checkpoints)?.into_iter().map(|(_, path)| path.join(STATE)).filter(|state| state.exists());
+    let states: Vec<PathBuf> = states.collect();
+    for state in states.iter().rev().skip(keep) {
+        // Without its note a state is none, so one that is half removed is not believed.
+        let note = state.join(STATE_NOTE);
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CheckpointError::io(note)(error)),
+            _ => remove(state)?,
+        }
+    }
+    for entry in fs::read_dir(checkpoints).map_err(CheckpointError::io(checkpoints))? {
+        let entry = entry.map_err(CheckpointError::io(checkpoints))?;
+        let name = entry.file_name();
+        if name.to_str().and_then(|name| name.strip_suffix(".part")).and_then(Name::step_of).is_some() {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Steps and folders of all checkpoints, oldest first.
+fn steps(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+    let entries = match fs::read_dir(checkpoints) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(CheckpointError::io(checkpoints)(error)),
+    };
+    let mut steps = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(CheckpointError::io(checkpoints))?;
+        if let Some(step) = entry.file_name().to_str().and_then(Name::step_of) {
+            steps.push((step, entry.path()));
+        }
+    }
+    steps.sort();
+    Ok(steps)
+}
+
+fn look_through(path: &Path) -> Result<Whole, CheckpointError> {
+    let note_path = path.join(NOTE);
+    let note_value = note(&note_path)?;
+    let files = note_value["files"]
+        .as_object()
+        .ok_or_else(|| CheckpointError::wrong(&note_path, "files", "an object", note_value["files"].to_string()))?;
+    for (name, noted) in files {
+        // A note may come from anywhere, and says only what lies beside it.
+        if name.contains(['/', '\\']) || name == ".." {
+            return Err(CheckpointError::wrong(&note_path, "files", "names of files beside it", name));
+        }
+        file::check(&path.join(name), noted)?;
+    }
+    let state = path.join(STATE);
+    file::check(&state.join(STATE_TENSORS), &note(&state.join(STATE_NOTE))?)?;
+    let number = |key| whole_number(&note_path, &note_value, key);
+    let name = Name { step: number("step")?, tokens: number("tokens")? };
+    if path.file_name().and_then(|name| name.to_str()) != Some(name.to_string().as_str()) {
+        return Err(CheckpointError::wrong(&note_path, "step and tokens", "those of the folder's name", name.to_string()));
+    }
+    Ok(Whole { path: path.to_owned(), name, note: note_value })
+}
+
+fn note(path: &Path) -> Result<Value, CheckpointError> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(CheckpointError::io(path))?;
+    file.take(MAX_NOTE_BYTES).read_to_string(&mut text).map_err(CheckpointError::io(path))?;
+    serde_json::from_str(&text).map_err(|error| CheckpointError::wrong(path, "text", "JSON", error.to_string()))
+}
+
+fn whole_number(path: &Path, note: &Value, key: &str) -> Result<u64, CheckpointError> {
+    note[key].as_u64().ok_or_else(|| CheckpointError::wrong(path, key, "a whole number", note[key].to_string()))
+}
+
+fn state_name(name: &str, kind: StateKind) -> String {
+    match kind {
+        StateKind::Weight => name.to_owned(),
+        StateKind::FirstMoment => format!("{name}:first_moment"),
+        StateKind::SecondMoment => format!("{name}:second_moment"),
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CheckpointError::io(folder)(error)),
+        _ => Ok(()),
+    }
+}
