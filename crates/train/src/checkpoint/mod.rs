@@ -281,7 +281,12 @@ fn look_through(path: &Path) -> Result<Whole, CheckpointError> {
     let number = |key| whole_number(&note_path, &note_value, key);
     let name = Name { step: number("step")?, tokens: number("tokens")? };
     if path.file_name().and_then(|name| name.to_str()) != Some(name.to_string().as_str()) {
-        return Err(CheckpointError::wrong(&note_path, "step and tokens", "those of the folder's name", name.to_string()));
+        return Err(CheckpointError::wrong(
+            &note_path,
+            "step and tokens",
+            "those of the folder's name",
+            name.to_string(),
+        ));
     }
     Ok(Whole { path: path.to_owned(), name, note: note_value })
 }

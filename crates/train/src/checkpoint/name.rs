@@ -39,7 +39,8 @@ mod tests {
         assert_eq!(name, "step-000120-tokens-0031M");
         assert_eq!(Name::step_of(&name), Some(120));
         assert_eq!(Name::step_of(&Name { step: 12_345_678, tokens: 11_200_000_000_000 }.to_string()), Some(12_345_678));
-        for other in ["step-000120-tokens-0031M.part", "step-12-tokens-0031M", "step-+00120-tokens-0031M", "notes", ""] {
+        for other in ["step-000120-tokens-0031M.part", "step-12-tokens-0031M", "step-+00120-tokens-0031M", "notes", ""]
+        {
             assert_eq!(Name::step_of(other), None, "{other}");
         }
     }

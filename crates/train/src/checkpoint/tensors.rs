@@ -117,7 +117,9 @@ impl Reader {
             let numbers = |value: &Value| value.as_array()?.iter().map(Value::as_u64).collect::<Option<Vec<_>>>();
             let entry = (numbers(&entry["shape"]), numbers(&entry["data_offsets"]), entry["dtype"].as_str());
             match entry {
-                (Some(shape), Some(at), Some("F32")) if at.len() == 2 && at[0] <= at[1] && at[1] <= length - data_at => {
+                (Some(shape), Some(at), Some("F32"))
+                    if at.len() == 2 && at[0] <= at[1] && at[1] <= length - data_at =>
+                {
                     tensors.insert(name, (shape, at[0], at[1]));
                 }
                 _ => return Err(CheckpointError::wrong(path, name, "an f32 tensor within the file", "another entry")),
