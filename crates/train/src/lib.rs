@@ -7,5 +7,6 @@ pub mod checkpoint;
 pub mod comm;
 pub mod cpu;
 pub mod recipe;
+pub mod run;
 pub mod schedule;
 pub mod step;
