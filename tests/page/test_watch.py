@@ -79,7 +79,7 @@ def test_a_run_grows_on_the_page_and_its_resume_is_followed(chromium):
         run.append('{"step": 151, "error": "loss is NaN", "layer": 3, "tensor": "up_proj"}\n')
         expect(page.locator(".state")).to_have_text("stopped with an error")
         expect(page.locator(".wrong")).to_have_text("Stopped at step 151: loss is NaN (layer 3, tensor up_proj)")
-        expect(page.locator(".note").first).to_contain_text("1 lines of metrics.jsonl could not be read")
+        expect(page.locator(".note").first).to_contain_text("could not be read: 1. The first is line")
         is_quiet(page, url)
 
 

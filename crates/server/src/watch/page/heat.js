@@ -21,7 +21,7 @@ export class HeatMap extends Picture {
   }
 
   show({ steps, columns, layer, experts, kind, most }) {
-    Object.assign(this, { steps, columns, layer, experts, kind });
+    Object.assign(this, { steps, columns, layer, experts, kind, most });
     const context = this.begin();
     this.drawX(context);
     const { soft } = inks();
@@ -69,7 +69,7 @@ export class HeatMap extends Picture {
     const column = this.columns[index].subarray(this.layer * this.experts, (this.layer + 1) * this.experts);
     const row = (expert) => {
       const value = column[expert];
-      const [red, green, blue] = heatColour(this.kind === "load" ? loadPlace(value) : 0);
+      const [red, green, blue] = heatColour(this.kind === "load" ? loadPlace(value) : this.most ? value / this.most : 0);
       const text = this.kind === "load" ? `${brief(value)} ×` : brief(value);
       return { name: say("expert", { expert }), text, colour: `rgb(${red} ${green} ${blue})` };
     };

@@ -130,11 +130,11 @@ export class Picture {
     context.globalAlpha = 0.5;
     stroke(context, [[place, this.ceiling], [place, this.floor]]);
     context.globalAlpha = 1;
-    for (const { y, colour } of found) {
+    for (const { x, y, colour } of found) {
       if (y === undefined) continue;
       context.fillStyle = colour;
       context.beginPath();
-      context.arc(place, y, 3, 0, 2 * Math.PI);
+      context.arc(x, y, 3, 0, 2 * Math.PI);
       context.fill();
     }
     const where = `${say(axis === "step" ? "step" : "tokens")} ${brief(Math.round(cursor), 6)}`;
@@ -345,7 +345,7 @@ export class Plot extends Picture {
       const index = nearest(one.x, cursor);
       if (index < 0 || one.y[index] === null || Math.abs(this.x.at(one.x[index]) - this.x.at(cursor)) > this.width / 4) continue;
       const raw = one.raw && one.raw[index] !== null ? ` (${format(one.raw[index])})` : "";
-      found.push({ name: one.name, colour: one.colour, text: format(one.y[index]) + raw, y: this.y.at(one.y[index]) });
+      found.push({ name: one.name, colour: one.colour, text: format(one.y[index]) + raw, x: this.x.at(one.x[index]), y: this.y.at(one.y[index]) });
     }
     if (found.length > NAMED && pointerY !== undefined) found.sort((a, b) => Math.abs(a.y - pointerY) - Math.abs(b.y - pointerY));
     return found;

@@ -61,7 +61,7 @@ export const ENGLISH = {
   legend_load: "Colours: blue below the mean load, orange above it, from a quarter to four times",
   legend_bias: "Colours: blue for negative biases, orange for positive ones",
   stopped_at: "Stopped at step {step}:",
-  bad_lines: "{count} lines of metrics.jsonl could not be read, the first is line {line}:",
+  bad_lines: "Lines of metrics.jsonl that could not be read: {count}. The first is line {line}:",
   reading: "Reading the file: {share} %",
   more: "and {count} more",
   lineage: "Lineage and recipe",

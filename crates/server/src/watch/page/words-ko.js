@@ -61,7 +61,7 @@ export const KOREAN = {
   legend_load: "색: 파랑은 평균 부하 미만, 주황은 초과, 4분의 1에서 4배까지",
   legend_bias: "색: 파랑은 음의 편향, 주황은 양의 편향",
   stopped_at: "스텝 {step}에서 멈춤:",
-  bad_lines: "metrics.jsonl의 {count}줄을 읽을 수 없음, 첫 줄 {line}:",
+  bad_lines: "metrics.jsonl에서 읽을 수 없는 줄: {count}. 첫 번째는 {line}번째 줄:",
   reading: "파일 읽는 중: {share} %",
   more: "외 {count}개",
   lineage: "계보와 레시피",

@@ -61,7 +61,7 @@ export const CHINESE = {
   legend_load: "颜色:蓝色低于平均负载,橙色高于平均负载,从四分之一到四倍",
   legend_bias: "颜色:蓝色为负偏置,橙色为正偏置",
   stopped_at: "停在第 {step} 步:",
-  bad_lines: "metrics.jsonl 有 {count} 行无法读取,首先是第 {line} 行:",
+  bad_lines: "metrics.jsonl 中无法读取的行数:{count}。首先是第 {line} 行:",
   reading: "正在读取文件:{share} %",
   more: "另有 {count} 个",
   lineage: "来源与配方",
