@@ -3,10 +3,16 @@
 //! The recipe, the order of the data and the checkpoints see no tensors: they meet the arithmetic at [`step::Step`], behind which the
 //! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
 
+pub mod batches;
 pub mod checkpoint;
 pub mod comm;
 pub mod cpu;
+mod data_error;
+pub mod order;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
+pub mod shards;
 pub mod step;
+
+pub use data_error::DataError;
