@@ -25,7 +25,7 @@ use crate::{
         sampling::SamplingArgs,
         threads,
     },
-    serve, watch,
+    serve, tokenize, train, watch,
 };
 
 /// What `dots` says where it is given no model.
@@ -167,6 +167,12 @@ pub enum Command {
     /// Answer a file of requests in OpenAI's batch format
     #[command(after_help = batch::EXAMPLES)]
     Batch(batch::BatchArgs),
+    /// Turn text into token shards for training
+    #[command(after_help = tokenize::EXAMPLES)]
+    Tokenize(tokenize::TokenizeArgs),
+    /// Train a model by a recipe, or go on with a run
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
     /// Show training runs in the browser while they run, or write a report of them
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),

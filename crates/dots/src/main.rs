@@ -21,6 +21,8 @@ mod serve;
 mod steps;
 mod table;
 mod terminal;
+mod tokenize;
+mod train;
 mod transcript;
 mod units;
 mod watch;
@@ -61,6 +63,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Tokenize(args)) => tokenize::run(args),
+        Some(Command::Train(args)) => train::run(args),
         Some(Command::Watch(args)) => watch::run(args),
         None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
     }

@@ -14,5 +14,6 @@ pub mod run;
 pub mod schedule;
 pub mod shards;
 pub mod step;
+pub mod tokenize;
 
 pub use data_error::DataError;

@@ -16,6 +16,14 @@ pub async fn stop() {
     });
 }
 
+/// Calls `first` at the first Ctrl-C or request to terminate, and completes at the second.
+pub async fn twice(first: impl FnOnce()) {
+    let mut stops = Stops::new();
+    stops.next().await;
+    first();
+    stops.next().await;
+}
+
 /// Completes at Ctrl-C or a request to terminate, where nothing that runs has to end first.
 pub async fn ended() {
     Stops::new().next().await;

@@ -79,11 +79,24 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
     let tokenizer_config_path = folder.join("tokenizer_config.json");
     let tokenizer_config = json::read(&tokenizer_config_path, JSON_LIMIT_BYTES)?;
     let chat_template = read_template(folder, &tokenizer_config_path, tokenizer_config.as_ref())?;
-    let tokenizer_path = folder.join(TOKENIZER);
-    let tokenizer = files::read_text(&tokenizer_path, TOKENIZER_LIMIT_BYTES)?
-        .map(|tokenizer| TokenizerSource::HuggingFace { path: tokenizer_path, tokenizer, config: tokenizer_config });
+    let tokenizer = tokenizer(folder, tokenizer_config)?;
     let generation = generation::read(folder, &config_object, config.vocab_size)?;
     Ok(Checkpoint { path: folder.to_owned(), format, config, tokenizer, chat_template, generation, tensors })
+}
+
+impl TokenizerSource {
+    /// The tokenizer of a folder that may hold no weights: `tokenizer.json`, and `tokenizer_config.json` where there is one.
+    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
+        let config = json::read(&folder.join("tokenizer_config.json"), JSON_LIMIT_BYTES)?;
+        tokenizer(folder, config)?
+            .ok_or_else(|| Error::invalid(folder.join(TOKENIZER), "file", "a tokenizer", "no such file"))
+    }
+}
+
+fn tokenizer(folder: &Path, config: Option<serde_json::Value>) -> Result<Option<TokenizerSource>, Error> {
+    let path = folder.join(TOKENIZER);
+    let text = files::read_text(&path, TOKENIZER_LIMIT_BYTES)?;
+    Ok(text.map(|tokenizer| TokenizerSource::HuggingFace { path, tokenizer, config }))
 }
 
 /// One safetensors file, opened.
