@@ -5,7 +5,7 @@
 //!   config.json, generation_config.json, tokenizer.json, …    as dots.llm1 was published
 //!   model.safetensors                                         bf16; or model-00001-of-00002.safetensors, … and their index
 //!   dots.json                                                 lineage; size and CRC-32 of each file above
-//!   state/state.safetensors, state/state.json                 f32 weights and moments; their size, CRC-32 and updates
+//!   state/state.safetensors, state/state.json                 f32 weights and moments; their size and CRC-32
 //! ```
 //!
 //! A checkpoint is written in a folder whose name ends in `.part`, put on the disk, and renamed: what bears a checkpoint's name is
@@ -44,6 +44,8 @@ const NOTE: &str = "dots.json";
 const STATE: &str = "state";
 const STATE_NOTE: &str = "state.json";
 const STATE_TENSORS: &str = "state.safetensors";
+/// Key of the state's header: updates made.
+const UPDATES: &str = "updates";
 
 /// What a checkpoint says beside its weights.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +78,19 @@ pub struct Found {
     pub whole: Option<Whole>,
     /// Newer ones that are not, and why.
     pub broken: Vec<CheckpointError>,
+    /// Checkpoints in all, with a state or without.
+    pub count: usize,
+}
+
+/// Makes room for a checkpoint where a damaged one of the same step lies: nothing is written over, and whoever looks finds it.
+fn set_aside(path: &Path) -> Result<(), CheckpointError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    remove(Path::new(&aside))?;
+    fs::rename(path, &aside).map_err(CheckpointError::io(path))
 }
 
 /// Writes a checkpoint of `step` into the folder `checkpoints`. Fails without a trace: the others are as they were.
@@ -85,8 +100,7 @@ pub fn write(checkpoints: &Path, step: &mut dyn Step, about: &About<'_>) -> Resu
     fs::create_dir_all(checkpoints).map_err(CheckpointError::io(checkpoints))?;
     remove(&part)?;
     let written = write_part(&part, step, about, SHARD_BYTES).and_then(|()| {
-        // One of the same step is of the same run's earlier life, or broken; a folder is not renamed over another.
-        remove(&path)?;
+        set_aside(&path)?;
         fs::rename(&part, &path).map_err(CheckpointError::io(&path))?;
         file::sync_folder(checkpoints)
     });
@@ -128,9 +142,11 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
         _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
     };
     let mut files = Map::new();
-    let mut state_file = tensors::begin(&state_folder.join(STATE_TENSORS), &state)?;
+    // Within what the checksum covers.
+    let updates = Some((UPDATES, step.updates()));
+    let mut state_file = tensors::begin(&state_folder.join(STATE_TENSORS), &state, updates)?;
     let (mut shard, mut in_shard) = (0, 0);
-    let mut shard_file = Some(tensors::begin(&part.join(shard_name(0)), &shards[0])?);
+    let mut shard_file = Some(tensors::begin(&part.join(shard_name(0)), &shards[0], None)?);
     let mut failed = None;
     let written = step.export(&mut |tensor| {
         let mut put = || {
@@ -143,7 +159,7 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
                     files.insert(shard_name(shard), file.finish()?);
                 }
                 (shard, in_shard) = (shard + 1, 0);
-                shard_file = Some(tensors::begin(&part.join(shard_name(shard)), &shards[shard])?);
+                shard_file = Some(tensors::begin(&part.join(shard_name(shard)), &shards[shard], None)?);
             }
             let kept = shards[shard][in_shard].kept;
             in_shard += 1;
@@ -173,8 +189,7 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
     }
     release::write(part, about.config, about.tokenizer, &mut files)?;
 
-    let mut state_note = state_file.finish()?;
-    state_note["updates"] = step.updates().into();
+    let state_note = state_file.finish()?;
     file::write(&state_folder.join(STATE_NOTE), format!("{state_note:#}\n").as_bytes())?;
     let mut note = about.lineage.clone();
     note.insert("step".to_owned(), about.name.step.into());
@@ -188,8 +203,9 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
 /// The newest checkpoint in the folder `checkpoints` that a run can go on from. Each file of one is held to its size and CRC-32, newest
 /// first, until one is whole; those whose state was let go are passed over. A folder that is not there has none.
 pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
-    let mut found = Found { whole: None, broken: Vec::new() };
-    for (_, path) in steps(checkpoints)?.into_iter().rev() {
+    let steps = steps(checkpoints)?;
+    let mut found = Found { whole: None, broken: Vec::new(), count: steps.len() };
+    for (_, path) in steps.into_iter().rev() {
         if !path.join(STATE).join(STATE_NOTE).exists() {
             continue;
         }
@@ -214,19 +230,27 @@ pub fn at_step(checkpoints: &Path, step: u64) -> Result<Whole, CheckpointError> 
 
 /// Gives a checkpoint's state to `step`, whose model must be of its shape.
 pub fn load(whole: &Whole, step: &mut dyn Step) -> Result<(), CheckpointError> {
-    let folder = whole.path.join(STATE);
-    let note = note(&folder.join(STATE_NOTE))?;
-    let updates = whole_number(&folder.join(STATE_NOTE), &note, "updates")?;
-    let path = folder.join(STATE_TENSORS);
+    let path = whole.path.join(STATE).join(STATE_TENSORS);
     let mut reader = Reader::open(&path)?;
-    step.import(updates, &mut |name, kind, shape, numbers| reader.read(&state_name(name, kind), shape, numbers))
-        .map_err(CheckpointError::io(&path))
+    let updates = reader.number(UPDATES)?;
+    let mut taken = 0;
+    step.import(updates, &mut |name, kind, shape, numbers| {
+        taken += 1;
+        reader.read(&state_name(name, kind), shape, numbers)
+    })
+    .map_err(CheckpointError::io(&path))?;
+    if taken != reader.tensors() {
+        let (expected, found) = (format!("{taken}, all of the model's"), reader.tensors().to_string());
+        return Err(CheckpointError::wrong(path, "tensors", expected, found));
+    }
+    Ok(())
 }
 
-/// Lets go of all states but the newest `keep`; released weights stay. What a killed run left half written goes too.
-pub fn prune(checkpoints: &Path, keep: usize) -> Result<(), CheckpointError> {
-    let states = steps(checkpoints)?.into_iter().map(|(_, path)| path.join(STATE)).filter(|state| state.exists());
-    let states: Vec<PathBuf> = states.collect();
+/// Lets go of all states up to step `newest` but the last `keep` of them; released weights stay. Later ones are damaged, or the run
+/// would have gone on from them: they are left, and not counted. What a killed run left half written goes too.
+pub fn prune(checkpoints: &Path, newest: u64, keep: usize) -> Result<(), CheckpointError> {
+    let steps = steps(checkpoints)?.into_iter().filter(|(step, _)| *step <= newest);
+    let states: Vec<PathBuf> = steps.map(|(_, path)| path.join(STATE)).filter(|state| state.exists()).collect();
     for state in states.iter().rev().skip(keep) {
         // Without its note a state is none, so one that is half removed is not believed.
         let note = state.join(STATE_NOTE);

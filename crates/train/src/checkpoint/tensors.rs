@@ -14,6 +14,7 @@ use super::{CheckpointError, file::Hashed};
 
 /// Largest header that is read: more tensors than a full-size state has.
 const MAX_HEADER_BYTES: u64 = 1 << 28;
+const METADATA: &str = "__metadata__";
 /// Numbers converted at once.
 const PIECE: usize = 1 << 16;
 
@@ -54,9 +55,12 @@ impl Planned {
     }
 }
 
-/// Begins a file of these tensors, whose numbers follow in their order.
-pub(super) fn begin(path: &Path, tensors: &[Planned]) -> Result<Hashed, CheckpointError> {
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+/// Begins a file of these tensors, whose numbers follow in their order, with one number said of them where there is one.
+pub(super) fn begin(path: &Path, tensors: &[Planned], said: Option<(&str, u64)>) -> Result<Hashed, CheckpointError> {
+    let mut metadata = Map::from_iter([("format".to_owned(), "pt".into())]);
+    // The format has texts only here.
+    metadata.extend(said.map(|(key, number)| (key.to_owned(), number.to_string().into())));
+    let mut header = Map::from_iter([(METADATA.to_owned(), metadata.into())]);
     let mut at = 0;
     for tensor in tensors {
         let end = at + tensor.bytes();
@@ -92,6 +96,7 @@ pub(super) struct Reader {
     path: PathBuf,
     file: File,
     tensors: HashMap<String, (Vec<u64>, u64, u64)>,
+    metadata: Value,
     data_at: u64,
 }
 
@@ -109,11 +114,12 @@ impl Reader {
         }
         let mut header = vec![0; header_bytes as usize];
         file.read_exact(&mut header).map_err(io())?;
-        let header: Map<String, Value> = serde_json::from_slice(&header)
+        let mut header: Map<String, Value> = serde_json::from_slice(&header)
             .map_err(|error| CheckpointError::wrong(path, "header", "JSON", error.to_string()))?;
         let data_at = 8 + header_bytes;
+        let metadata = header.remove(METADATA).unwrap_or_default();
         let mut tensors = HashMap::with_capacity(header.len());
-        for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+        for (name, entry) in header {
             let numbers = |value: &Value| value.as_array()?.iter().map(Value::as_u64).collect::<Option<Vec<_>>>();
             let entry = (numbers(&entry["shape"]), numbers(&entry["data_offsets"]), entry["dtype"].as_str());
             match entry {
@@ -125,7 +131,19 @@ impl Reader {
                 _ => return Err(CheckpointError::wrong(path, name, "an f32 tensor within the file", "another entry")),
             }
         }
-        Ok(Self { path: path.to_owned(), file, tensors, data_at })
+        Ok(Self { path: path.to_owned(), file, tensors, metadata, data_at })
+    }
+
+    /// How many tensors there are.
+    pub(super) fn tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// A number that the file's writer said of its tensors.
+    pub(super) fn number(&self, key: &str) -> Result<u64, CheckpointError> {
+        let said = &self.metadata[key];
+        let wrong = || CheckpointError::wrong(&self.path, key, "a whole number", said.to_string());
+        said.as_str().and_then(|text| text.parse().ok()).ok_or_else(wrong)
     }
 
     /// Fills `numbers` with the tensor `name`, which must have this shape.

@@ -182,6 +182,30 @@ fn the_last_whole_one_is_found_where_the_newest_is_cut_short_or_has_a_flipped_bi
 }
 
 #[test]
+fn a_damaged_one_of_the_same_step_is_set_aside_and_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut step = random(7);
+    let path = save(folder.path(), &mut step, 1).unwrap();
+    fs::write(path.join("dots.json"), "{").unwrap();
+    learn(&mut step, 1);
+    save(folder.path(), &mut step, 1).unwrap();
+    assert_eq!(newest(folder.path()).unwrap().whole.unwrap().name.step, 1);
+    assert_eq!(fs::read(folder.path().join("step-000001-tokens-0000M.damaged/dots.json")).unwrap(), b"{");
+}
+
+#[test]
+fn a_state_of_a_larger_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), &mut random(7), 1).unwrap();
+    let whole = newest(folder.path()).unwrap().whole.unwrap();
+    let mut config = random(7).config().clone();
+    config.num_hidden_layers -= 1;
+    let mut smaller = CpuStep::random(&config, 7, 0.02, &options()).unwrap();
+    let error = load(&whole, &mut smaller).unwrap_err().to_string();
+    assert!(error.contains("state.safetensors: tensors: expected "), "{error}");
+}
+
+#[test]
 fn a_write_that_fails_leaves_the_others_and_no_trace() {
     let folder = tempfile::tempdir().unwrap();
     let mut step = Failing(random(7));
@@ -205,7 +229,7 @@ fn old_states_are_let_go_and_their_weights_stay() {
     }
     fs::create_dir(folder.path().join("step-000009-tokens-0000M.part")).unwrap();
     fs::create_dir(folder.path().join("notes.part")).unwrap();
-    prune(folder.path(), 2).unwrap();
+    prune(folder.path(), 4, 2).unwrap();
     let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names.len(), 5, "{names:?}");
@@ -240,7 +264,8 @@ fn a_state_of_another_shape_or_a_header_that_lies_is_named() {
         load(&whole, &mut step).unwrap_err();
     }
     let end = format!("{:?}", [0, 4]);
-    let header = format!(r#"{{"x":{{"dtype":"F32","shape":[1],"data_offsets":{end}}}}}"#);
+    let header =
+        format!(r#"{{"__metadata__":{{"updates":"1"}},"x":{{"dtype":"F32","shape":[1],"data_offsets":{end}}}}}"#);
     fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
     let error = load(&whole, &mut step).unwrap_err().to_string();
     assert!(error.contains("x: expected an f32 tensor within the file"), "{error}");

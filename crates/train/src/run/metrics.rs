@@ -20,13 +20,20 @@ pub(super) struct Metrics {
     file: File,
 }
 
+/// What the lines that were kept say.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) losses: Losses,
+    /// The step of the last checkpoint.
+    pub(super) checkpoint: Option<u64>,
+}
+
 impl Metrics {
-    /// Opens the file for a run that goes on after `step` steps: lines of later steps are cut off, as is a half-written one. Returns the
-    /// losses of the last steps too.
-    pub(super) fn open(path: &Path, step: u64) -> Result<(Self, Losses), RunError> {
+    /// Opens the file for a run that goes on after `step` steps: lines of later steps are cut off, as is a half-written one.
+    pub(super) fn open(path: &Path, step: u64) -> Result<(Self, Kept), RunError> {
         let io = |source| RunError::Io { path: path.to_owned(), source };
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
-        let (mut kept, mut losses) = (0, Losses::default());
+        let (mut bytes, mut kept) = (0, Kept::default());
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
         loop {
@@ -38,14 +45,17 @@ impl Metrics {
                 break;
             }
             if let Some(loss) = value["loss"].as_f64() {
-                losses.add(loss);
+                kept.losses.add(loss);
             }
-            kept += read as u64;
+            if value["checkpoint"].is_string() {
+                kept.checkpoint = value["step"].as_u64();
+            }
+            bytes += read as u64;
         }
-        file.set_len(kept).map_err(io)?;
+        file.set_len(bytes).map_err(io)?;
         let mut file = file;
-        file.seek(SeekFrom::Start(kept)).map_err(io)?;
-        Ok((Self { path: path.to_owned(), file }, losses))
+        file.seek(SeekFrom::Start(bytes)).map_err(io)?;
+        Ok((Self { path: path.to_owned(), file }, kept))
     }
 
     pub(super) fn line(&mut self, value: &Value) -> Result<(), RunError> {

@@ -122,6 +122,14 @@ pub enum RunError {
         /// The given recipe's.
         found: String,
     },
+    /// There are checkpoints, and none to go on from.
+    #[error("{}: expected a checkpoint to go on from, found none that is whole ({why}); move the folder away to start anew", checkpoints.display())]
+    NoneWhole {
+        /// The folder of checkpoints.
+        checkpoints: PathBuf,
+        /// What the newest lacks.
+        why: String,
+    },
     /// A checkpoint was not written or cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -169,9 +177,19 @@ pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> 
             tell(Event::Resumed(&whole.path));
             whole.name.step
         }
+        // What was released may be all that is left of a long run: nothing begins anew beside it.
+        None if found.count > 0 => {
+            let why = found.broken.first().map_or("none has a state".to_owned(), ToString::to_string);
+            return Err(RunError::NoneWhole { checkpoints, why });
+        }
         None => 0,
     };
-    let (metrics, losses) = Metrics::open(&folder.join("metrics.jsonl"), made)?;
+    let (mut metrics, kept) = Metrics::open(&folder.join("metrics.jsonl"), made)?;
+    if let Some(whole) = found.whole.filter(|whole| kept.checkpoint != Some(whole.name.step)) {
+        // The program was killed between the two.
+        metrics.line(&json!({ "step": made, "checkpoint": whole.name.to_string() }))?;
+    }
+    let losses = kept.losses;
     Running { parts, checkpoints, metrics, losses, tell }.go_on(made)
 }
 
@@ -297,7 +315,7 @@ impl Running<'_, '_> {
             lineage: &lineage,
         };
         let path = checkpoint::write(&self.checkpoints, self.parts.step, &about)?;
-        checkpoint::prune(&self.checkpoints, self.parts.recipe.checkpoints.keep_states.max(1))?;
+        checkpoint::prune(&self.checkpoints, name.step, self.parts.recipe.checkpoints.keep_states.max(1))?;
         self.metrics.line(&json!({ "step": name.step, "checkpoint": name.to_string() }))?;
         (self.tell)(Event::Checkpoint(&path));
         Ok(())

@@ -185,6 +185,35 @@ fn a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on() {
 }
 
 #[test]
+fn a_run_whose_states_are_all_damaged_does_not_begin_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(folder.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let metrics = fs::read(folder.path().join("metrics.jsonl")).unwrap();
+    for step in [3, 6] {
+        let state = format!("checkpoints/step-{step:06}-tokens-0000M/state/state.safetensors");
+        fs::write(folder.path().join(state), "").unwrap();
+    }
+    let error = run_in(folder.path(), &recipe, 1, None, false).unwrap_err().to_string();
+    assert!(error.contains("found none that is whole") && error.contains("state.safetensors: length"), "{error}");
+    assert_eq!(fs::read(folder.path().join("metrics.jsonl")).unwrap(), metrics);
+}
+
+#[test]
+fn a_checkpoint_whose_line_was_not_written_gets_it() {
+    let (straight, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = recipe();
+    run_in(straight.path(), &recipe, 1, None, false).unwrap();
+    run_in(killed.path(), &recipe, 1, Some(6), false).unwrap_err();
+    let path = killed.path().join("metrics.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let cut = text.rfind("{\"step\":6,\"checkpoint\"").unwrap();
+    fs::write(&path, &text[..cut]).unwrap();
+    run_in(killed.path(), &recipe, 1, None, false).unwrap();
+    assert_eq!(told(killed.path()), told(straight.path()));
+}
+
+#[test]
 fn two_runs_in_one_folder_and_a_changed_recipe_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut recipe = recipe();

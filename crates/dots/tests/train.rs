@@ -1,0 +1,144 @@
+//! `dots tokenize` and `dots train` as a person uses them, and as a machine that dies treats them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
+
+fn dots(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dots")).args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
+/// A folder with a shard and a recipe of 30 steps.
+fn prepared() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String =
+        (0..300).map(|nth| format!("{{\"text\": \"{nth} small steps for a model, {}\"}}\n", nth * nth)).collect();
+    fs::write(folder.path().join("in.jsonl"), lines).unwrap();
+    let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
+    assert!(output.status.success() && text(&output).contains("data/a: 300 documents, "), "{}", text(&output));
+    let recipe = format!(
+        r#"
+name = "tiny"
+[model]
+preset = "dots"
+layers = 2
+width = 32
+experts = 8
+expert_width = 16
+vocab_size = 512
+context = 64
+[tokenizer]
+path = "{TOKENIZER}"
+[sources.a]
+shards = ["data/a"]
+[[phases]]
+name = "stable"
+tokens = 3840
+sequence_tokens = 32
+batch_tokens = 128
+learning_rate = 1e-2
+mixture = {{ a = 1.0 }}
+[checkpoints]
+every_tokens = 640
+"#
+    );
+    fs::write(folder.path().join("tiny.toml"), recipe).unwrap();
+    folder
+}
+
+/// Each step's loss, as it was written.
+fn losses(run: &Path) -> Vec<String> {
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let loss = |line: &str| Some(line.split("\"loss\":").nth(1)?.split(',').next()?.to_owned());
+    metrics.lines().filter(|line| !line.contains("\"validation\"")).filter_map(loss).collect()
+}
+
+fn last(run: &Path, file: &str) -> Vec<u8> {
+    fs::read(run.join("checkpoints/step-000030-tokens-0000M").join(file)).unwrap()
+}
+
+#[test]
+fn a_run_that_was_killed_at_any_moment_ends_in_the_same_bytes() {
+    let folder = prepared();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    assert!(output.status.success() && text(&output).contains("All 30 steps are made."), "{}", text(&output));
+
+    let run = folder.path().join("killed");
+    let lines = || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    let args: [&[&str]; 4] =
+        [&["tiny.toml", "-o", "killed"], &["killed", "--threads", "1"], &["killed"], &["killed", "--threads", "3"]];
+    for (nth, args) in args.into_iter().enumerate() {
+        let before = lines();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dots"))
+            .arg("train")
+            .args(args)
+            .current_dir(folder.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // At another place each time; one that has ended by itself is as good.
+        let began = Instant::now();
+        while lines() < before.min(5) + 3 * nth && began.elapsed() < Duration::from_secs(60) {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let output = match run.join("recipe.toml").exists() {
+        true => dots(folder.path(), &["train", "killed"]),
+        // The first one was killed before it had begun.
+        false => dots(folder.path(), &["train", "tiny.toml", "-o", "killed"]),
+    };
+    assert!(output.status.success(), "{}", text(&output));
+    let straight = folder.path().join("straight");
+    assert_eq!(losses(&run), losses(&straight));
+    for file in ["model.safetensors", "state/state.safetensors", "config.json"] {
+        assert!(last(&run, file) == last(&straight, file), "{file}");
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_named() {
+    let folder = prepared();
+    let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
+    let with = |from: &str, to: &str| {
+        fs::write(folder.path().join("wrong.toml"), recipe.replace(from, to)).unwrap();
+        let output = dots(folder.path(), &["train", "wrong.toml", "-o", "wrong"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        text(&output)
+    };
+    let cases = [
+        ("vocab_size = 512", "vocab_size = 256", "expected a tokenizer of at most 256 ids"),
+        ("\"data/a\"", "\"data/b\"", "data/b.idx: No such file"),
+        ("layers = 2", "layers = 2\nlayer = 2", "layer"),
+        ("context = 64", "context = 16", "sequence_tokens"),
+    ];
+    for (from, to, expected) in cases {
+        let found = with(from, to);
+        assert!(found.contains(expected), "{to}: {found}");
+    }
+    let bin: PathBuf = folder.path().join("data/a.bin");
+    let bytes = fs::read(&bin).unwrap();
+    fs::write(&bin, &bytes[..bytes.len() - 2]).unwrap();
+    let found = with("tiny", "other");
+    assert!(found.contains("data/a.bin: "), "{found}");
+    assert!(!folder.path().join("wrong").exists(), "nothing was begun");
+
+    let output = dots(folder.path(), &["train", "tiny.toml"]);
+    assert!(text(&output).contains("expected --out RUN"), "{}", text(&output));
+    let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
+    assert!(text(&output).contains("data/a.bin: exists"), "{}", text(&output));
+}
