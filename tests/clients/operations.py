@@ -197,7 +197,7 @@ def test_heads_that_are_floods_or_do_not_come():
         assert server.get("/health")[0] == 200
         for connection in slow:
             rest(connection)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 45
         server.wait_for("all to be closed", lambda: server.metric("dots:connections ") < 5)
 
 
@@ -229,7 +229,7 @@ def test_sigterm_cuts_what_does_not_end():
         cut = sum('"code":"service_unavailable"' in text for text in texts)
         assert cut > 0 and all("data: [DONE]" in text for text in texts), (cut, texts[-1][-500:])
         assert server.process.wait(20) == 0, server.words()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40
 
 
 def test_a_second_signal_stops_at_once():
@@ -241,7 +241,7 @@ def test_a_second_signal_stops_at_once():
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("the first", lambda: "Once more stops at once" in server.words())
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 130
+        assert server.process.wait(30) == 130
 
 
 # A server whose queue is bounded must be told of a thousand.
