@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, Heads, ROWS, Scratch, seen};
+use super::{BLOCK, Heads, ITEM, ROWS, Scratch, seen};
 use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Positions `block · BLOCK` on of some heads.
+/// Positions `block · ITEM` on of some heads.
 ///
 /// # Safety
 /// `out` and `lse` hold all positions, and nobody else touches these.
@@ -29,11 +29,11 @@ pub unsafe fn block(
     let (shape, attend_from) = (item.shape, item.attend_from());
     let dim = shape.head_dim;
     let steps = dim.div_ceil(kernel.step_numbers());
-    let queries = block * BLOCK..((block + 1) * BLOCK).min(shape.sequence_tokens);
+    let queries = block * ITEM..((block + 1) * ITEM).min(shape.sequence_tokens);
     let scale = 1.0 / (dim as f32).sqrt();
     let [k, v] = [k, v].map(|x| item.view(x, shape.kv_heads, item.kv_head));
     let heads = item.heads();
-    let first_block = attend_from[queries.start] as usize / BLOCK;
+    let (first_block, last_block) = (attend_from[queries.start] as usize / BLOCK, (queries.end - 1) / BLOCK);
     for head in heads.clone() {
         let out = item.out(out, head);
         for row in queries.clone() {
@@ -43,10 +43,10 @@ pub unsafe fn block(
         scratch.tops.fill(f32::NEG_INFINITY);
         scratch.sums.fill(0.0);
         let q = item.view(q, shape.heads, head);
-        for key_block in first_block..=block {
+        for key_block in first_block..=last_block {
             let keys = key_block * BLOCK..((key_block + 1) * BLOCK).min(queries.end);
             // With one block of keys, the next head finds it packed.
-            if head == heads.start || first_block < block {
+            if head == heads.start || first_block < last_block {
                 pack_columns(kernel, k, keys.clone(), 0..dim, steps, &mut scratch.keys);
                 let along = BLOCK / kernel.step_numbers();
                 pack_lanes(kernel, v, keys.clone(), 0..dim, along, &mut scratch.values);

@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, forward and backward.
 //!
 //! As in FlashAttention-2 (Dao, 2023) scores never exist but for a few rows and a block of keys: the forward pass folds block
-//! after block into a row's running result, the backward pass makes them again. An item of work of the forward pass is a block of
+//! after block into a row's running result, the backward pass makes them again. An item of work of the forward pass is some
 //! positions of one sequence for all heads that share keys; one of the backward pass is all positions of these, since
 //! whoever has them all makes scores once for all three gradients. Blocks are cut at fixed positions and taken in order, so
 //! nothing depends on the number of threads. Blocks, and sixteens of keys in a block, that none of the rows in hand sees are
@@ -27,6 +27,9 @@ use crate::{
 
 /// Positions of a block of keys, and of one of queries.
 const BLOCK: usize = 128;
+
+/// Positions of an item of the forward pass, which packs the keys that they see once for all of them.
+const ITEM: usize = 2 * BLOCK;
 
 /// Rows of scores that are made at once.
 const ROWS: usize = 8;
@@ -107,7 +110,7 @@ fn forward_with(
     assert!(q.len() == rows * shape.head_dim && out.len() == q.len() && lse.len() == rows);
     assert!(k.len() == keys * shape.head_dim && v.len() == k.len());
     let (out, lse) = (shared(out, shape.heads * shape.head_dim), shared(lse, shape.heads));
-    let blocks = shape.sequence_tokens.div_ceil(BLOCK).max(1);
+    let blocks = shape.sequence_tokens.div_ceil(ITEM);
     compute.run(shape.sequences() * shape.kv_heads * blocks, |item, scratch| {
         let (item, block) = (item / blocks, item % blocks);
         let head = Heads { shape, sequence: item / shape.kv_heads, kv_head: item % shape.kv_heads };

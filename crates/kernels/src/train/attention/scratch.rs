@@ -1,6 +1,6 @@
 //! What one worker needs to attend.
 
-use super::{BLOCK, MAX_HEAD_DIM, ROWS};
+use super::{BLOCK, ITEM, MAX_HEAD_DIM, ROWS};
 use crate::train::gemm::pack::{LANES, Line, ROW_LINES};
 
 /// Packed blocks and rows of scores.
@@ -22,7 +22,7 @@ pub struct Scratch {
     /// `(ROWS, BLOCK)`.
     pub(super) scores: Vec<Line>,
     pub(super) d_scores: Vec<Line>,
-    /// Of a block's rows, one head after the other: largest score and sum of weights so far.
+    /// Of an item's rows for one head: largest score and sum of weights so far.
     pub(super) tops: Vec<f32>,
     pub(super) sums: Vec<f32>,
 }
@@ -38,7 +38,7 @@ impl Scratch {
     /// What one takes.
     pub const BYTES: usize = (5 * BLOCK_LINES + 2 * WEIGHT_LINES + 3 * ROWS_LINES + 2 * SCORE_LINES)
         * size_of::<Line>()
-        + 2 * BLOCK * size_of::<f32>();
+        + 2 * ITEM * size_of::<f32>();
 
     /// All that any attention needs.
     pub fn new() -> Self {
@@ -62,7 +62,7 @@ impl Scratch {
         for scores in [&mut self.scores, &mut self.d_scores] {
             scores.resize(SCORE_LINES, Line::default());
         }
-        self.tops.resize(BLOCK, 0.0);
-        self.sums.resize(BLOCK, 0.0);
+        self.tops.resize(ITEM, 0.0);
+        self.sums.resize(ITEM, 0.0);
     }
 }

@@ -98,7 +98,8 @@ impl Case {
             // A row that sees itself alone has no gradient of scores, so errors are held to what `d_out` could make.
             let floor: f64 = if matches!(*name, "dq" | "dk") { 1e-2 * self.d_out.len() as f64 } else { 0.0 };
             let error = (far / (norm + floor).max(1e-12)).sqrt();
-            let bound = if kernel.precision() == Precision::F32 { 3e-6 } else { 1e-2 };
+            // Rounding to bf16 moves a score of 20 by up to 0.04; scores here have a deviation of up to 8.
+            let bound = if kernel.precision() == Precision::F32 { 3e-6 } else { 2e-2 };
             assert!(error <= bound, "{kernel:?} {:?}: {name} is off by {error:e}", self.shape);
         }
         for threads in [2, 3] {

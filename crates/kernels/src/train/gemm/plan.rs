@@ -14,6 +14,9 @@ const BLOCKS_A_THREAD: usize = 6;
 /// Multiply-adds below which a product is not cut: some ten microseconds.
 const LEAST_WORK: usize = 1 << 20;
 
+/// Rows and columns that a block keeps where there is another for each thread: packing them takes a tenth of its time.
+const LEAST_SIDE: usize = 128;
+
 /// All products of a loop, cut.
 #[derive(Debug)]
 pub struct Plan {
@@ -57,20 +60,21 @@ impl Plan {
                 let (rows, cols) = (job.a.shape().0, job.b.shape().1);
                 let panel = LANES * kernel.units();
                 let (mut row_blocks, mut col_blocks) = (rows.div_ceil(MAX_ROWS), usize::from(cols > 0));
-                if threads > 1 {
-                    let wanted = work(job).div_ceil(least);
-                    while row_blocks * col_blocks < wanted {
-                        // The longer side is halved: what of the other is packed twice is then the least.
-                        let (height, width) = (rows / row_blocks, cols / col_blocks);
-                        if height >= width && height >= 2 * LANES {
-                            row_blocks *= 2;
-                        } else if width >= 2 * panel {
-                            col_blocks *= 2;
-                        } else if height >= 4 * LANES {
-                            row_blocks *= 2;
-                        } else {
-                            break;
-                        }
+                let wanted = work(job).div_ceil(least);
+                // What every thread needs to have a share at all.
+                let needed = wanted.min(work(job).saturating_mul(threads).div_ceil(total.max(1)));
+                while threads > 1 && row_blocks * col_blocks < wanted {
+                    // The longer side is halved: what of the other is packed twice is then the least.
+                    let (height, width) = (rows / row_blocks, cols / col_blocks);
+                    let side = if row_blocks * col_blocks < needed { LANES } else { LEAST_SIDE };
+                    if height >= width && height >= 2 * side {
+                        row_blocks *= 2;
+                    } else if width >= 2 * side.max(panel) {
+                        col_blocks *= 2;
+                    } else if height >= 2 * side {
+                        row_blocks *= 2;
+                    } else {
+                        break;
                     }
                 }
                 items += row_blocks * col_blocks;
