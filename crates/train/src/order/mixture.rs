@@ -3,8 +3,8 @@
 /// Sequences after which the pattern of sources begins again; shares are kept to one part in as many.
 const PERIOD: usize = 10_000;
 
-/// Shares of sources as a pattern. At every prefix each source has been taken as often as its share says, to within one sequence for
-/// two sources and two for many.
+/// Shares of sources as a pattern. At every prefix each source has been taken as often as its rounded share says, to within one sequence
+/// for two sources and two for many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mixture {
     /// The source of each sequence of a period.
