@@ -1,4 +1,5 @@
-//! What a step promises whatever the model: the same bits however it is computed, errors instead of panics, a whole state.
+//! What a step promises whatever the model, on one with fewer key heads than query heads and two dense layers: the same bits however
+//! it is computed, errors instead of panics, a whole state.
 
 mod support;
 
@@ -7,7 +8,7 @@ use dots_train::{
     cpu::{CpuStep, Options},
     step::{MicroBatch, NO_TARGET, StateKind, Step, StepError, StepReport, Totals},
 };
-use support::{DIALS, OPTIONS, Sequences, accumulate, distance, gradients, hf, recipe, small, state, step};
+use support::{DIALS, OPTIONS, Sequences, accumulate, gradients, small, state, step};
 
 /// Some documents for [`small`], some positions without a target.
 fn documents() -> Sequences {
@@ -59,29 +60,6 @@ fn activations_computed_again_give_the_same_bits_in_less_memory() {
         assert_eq!(two_steps(&again), two_steps(&kept));
         let bytes = |options| CpuStep::plan(&small(), options).total_bytes();
         assert!(bytes(&again) < bytes(&kept));
-    }
-}
-
-#[test]
-fn any_split_into_micro_batches_gives_the_same_step() {
-    let sequences = recipe();
-    let with = |micro_batches: &[usize]| {
-        let mut model = hf(&OPTIONS);
-        accumulate(&mut model, &sequences, micro_batches, DIALS);
-        let gradients = gradients(&model);
-        (gradients, model.update().unwrap())
-    };
-    let (want, want_report) = with(&[4]);
-    for micro_batches in [&[1, 1, 1, 1][..], &[3, 1], &[1, 3], &[2, 2]] {
-        let (got, report) = with(micro_batches);
-        for (name, want) in &want {
-            let distance = distance(&got[name], want);
-            assert!(distance <= 1e-6, "{micro_batches:?} {name}: {distance:e}");
-        }
-        assert!((report.loss - want_report.loss).abs() <= 1e-6);
-        assert!((report.sequence_loss - want_report.sequence_loss).abs() <= 1e-6);
-        let loads = |report: &StepReport| report.routers.iter().map(|router| router.loads.clone()).collect::<Vec<_>>();
-        assert_eq!(loads(&report), loads(&want_report));
     }
 }
 
