@@ -27,8 +27,11 @@ fn model(options: &Options) -> CpuStep {
     CpuStep::random(&small(), 7, 0.08, options).unwrap()
 }
 
+/// Tensors by name, in its order.
+type Named = Vec<(String, Vec<f32>)>;
+
 /// Two steps, and all that they leave.
-fn two_steps(options: &Options) -> (Vec<StepReport>, [Vec<(String, Vec<f32>)>; 3]) {
+fn two_steps(options: &Options) -> (Vec<StepReport>, [Named; 3]) {
     let mut model = model(options);
     let reports = (0..2).map(|_| step(&mut model, &documents(), &[2, 3], DIALS)).collect();
     let kinds = [StateKind::Weight, StateKind::FirstMoment, StateKind::SecondMoment];
