@@ -4,82 +4,24 @@ use std::{fs, path::Path};
 
 use dots_model::{
     Checkpoint,
-    checkpoint::{GenerationDefaults, TokenizerSource, container::QUANT_METHOD},
+    checkpoint::{
+        TokenizerSource,
+        container::QUANT_METHOD,
+        published::{COMPANIONS, config_json, shortest},
+    },
     tokenizer::Vocabulary,
 };
 use serde_json::{Map, Value, json};
 
 use crate::{Error, files};
 
-/// Files that are copied as they are where the source has them.
-const COPIED: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "LICENSE",
-];
-
 /// `config.json` in the published form. `packed` says whether other readers must be told that they cannot read the weights.
 pub fn config(checkpoint: &Checkpoint, packed: bool) -> String {
-    let config = &checkpoint.config;
-    let mut json = json!({
-        "architectures": ["Dots1ForCausalLM"],
-        "attention_bias": false,
-        "attention_dropout": 0.0,
-        "bos_token_id": null,
-        "eos_token_id": eos(&checkpoint.generation),
-        "first_k_dense_replace": config.first_k_dense_replace,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": config.hidden_size,
-        "initializer_range": 0.02,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "model_type": "dots1",
-        "moe_intermediate_size": config.moe_intermediate_size,
-        "moe_layer_freq": 1,
-        "n_routed_experts": config.n_routed_experts,
-        "n_shared_experts": config.n_shared_experts,
-        "norm_topk_prob": config.norm_topk_prob,
-        "num_attention_heads": config.num_attention_heads,
-        "num_experts_per_tok": config.num_experts_per_tok,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_key_value_heads": config.num_key_value_heads,
-        "pretraining_tp": 1,
-        "rms_norm_eps": shortest(config.rms_norm_eps),
-        "rope_scaling": null,
-        "rope_theta": config.rope_theta,
-        "routed_scaling_factor": shortest(config.routed_scaling_factor),
-        "scoring_func": "noaux_tc",
-        "sliding_window": null,
-        "tie_word_embeddings": false,
-        "torch_dtype": "bfloat16",
-        "use_cache": true,
-        "vocab_size": config.vocab_size,
-    });
+    let mut json = config_json(&checkpoint.config, &checkpoint.generation.eos_token_ids, "bfloat16");
     if packed {
         json["quantization_config"] = json!({ "quant_method": QUANT_METHOD });
     }
     format!("{json:#}\n")
-}
-
-/// The number that was written where `x` was read from: 1e-5 and not 0.00000999999974.
-fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(x.into())
-}
-
-/// No id, one, or a list of them, as the files have it.
-fn eos(generation: &GenerationDefaults) -> Value {
-    match generation.eos_token_ids[..] {
-        [] => Value::Null,
-        [one] => json!(one),
-        ref several => json!(several),
-    }
 }
 
 /// Writes tokenizer, chat template and generation settings: copies of the source's files, or from a GGUF's metadata, files
@@ -92,7 +34,7 @@ pub fn write(checkpoint: &Checkpoint, folder: &Path) -> Result<(), Error> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    for name in COPIED {
+    for name in COMPANIONS {
         let path = from.join(name);
         if !path.is_file() {
             continue;

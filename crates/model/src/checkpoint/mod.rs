@@ -13,6 +13,7 @@ mod gguf;
 mod hf;
 mod json;
 mod names;
+pub mod published;
 mod random;
 mod residence;
 mod tensor;
