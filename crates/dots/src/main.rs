@@ -18,6 +18,7 @@ mod pack;
 mod plan;
 mod published;
 mod serve;
+mod signals;
 mod steps;
 mod table;
 mod terminal;

@@ -1,8 +1,8 @@
-//! What the system tells a server.
+//! What the system tells a program that runs long.
 
 use dots_server::{Keys, Tls};
 
-use super::say;
+use crate::terminal::say;
 
 /// Completes at Ctrl-C or a request to terminate. A second one stops at once.
 pub async fn stop() {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 /// Most bytes of one text from standard input: more than any context holds. A stream without an end must not fill the memory.
@@ -50,6 +50,11 @@ impl Style {
     fn wrap(self, code: &str, text: &str) -> String {
         if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// A line for whoever started the program, on standard error. The program goes on when nobody reads its words.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// `text` with nothing in it that commands a terminal: what a model or a file says is no reason to move the cursor.

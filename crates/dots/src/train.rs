@@ -16,7 +16,7 @@ use dots_kernels::Isa;
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
-    cpu::{CpuStep, Optimizer, Options},
+    cpu::{CpuStep, Options},
     order::Order,
     recipe::Recipe,
     run::{self, End, Event, Parts},
@@ -26,12 +26,7 @@ use dots_train::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    flags::threads,
-    memory,
-    serve::{say, signals},
-    units,
-};
+use crate::{flags::threads, memory, signals, terminal::say, units};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -125,20 +120,13 @@ fn recipe(args: &TrainArgs) -> anyhow::Result<(Recipe, PathBuf)> {
 
 fn options(recipe: &Recipe, threads: usize) -> Options {
     let sequence_tokens = recipe.phases.iter().map(|phase| phase.sequence_tokens).max().unwrap_or(1);
-    let optimizer = recipe.optimizer;
     Options {
         precision: recipe.arithmetic.precision,
         recompute: recipe.arithmetic.recompute,
         micro_batch_tokens: sequence_tokens.max(recipe.arithmetic.micro_batch_tokens as usize),
         sequence_tokens,
         threads,
-        optimizer: Optimizer {
-            beta1: optimizer.beta1,
-            beta2: optimizer.beta2,
-            epsilon: optimizer.epsilon,
-            weight_decay: optimizer.weight_decay,
-            clip: optimizer.clip,
-        },
+        optimizer: recipe.optimizer,
     }
 }
 

@@ -6,7 +6,11 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use dots_server::Watch;
 
-use crate::serve::{listen, reachable, say, signals};
+use crate::{
+    serve::{listen, reachable},
+    signals,
+    terminal::say,
+};
 
 pub const EXAMPLES: &str = "\
 Examples:

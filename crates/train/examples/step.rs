@@ -7,7 +7,8 @@ use std::time::Instant;
 use dots_kernels::train::Precision;
 use dots_model::Config;
 use dots_train::{
-    cpu::{CpuStep, Optimizer, Options},
+    cpu::{CpuStep, Options},
+    recipe::Optimizer,
     step::{Dials, MicroBatch, Step, Totals},
 };
 

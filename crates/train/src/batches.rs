@@ -233,6 +233,20 @@ mixture = {{ a = 1.0 }}
     }
 
     #[test]
+    fn ids_beyond_the_vocabulary_are_found_before_the_first_step() {
+        let folder = tempfile::tempdir().unwrap();
+        for manifest in [true, false] {
+            let mut recipe = recipe(folder.path(), "document", 8 + u64::from(manifest));
+            if !manifest {
+                std::fs::remove_file(folder.path().join("adocument8.json")).unwrap();
+            }
+            recipe.set("model.vocab_size", "98").unwrap();
+            let error = Order::new(&recipe, &Schedule::new(&recipe, |_| 0)).unwrap_err().to_string();
+            assert!(error.contains("document 8, id 8: expected an id below 98"), "{error}");
+        }
+    }
+
+    #[test]
     fn validation_is_the_beginning_of_the_shards() {
         let folder = tempfile::tempdir().unwrap();
         let recipe = recipe(folder.path(), "document", 8);

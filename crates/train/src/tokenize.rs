@@ -12,10 +12,11 @@ use dots_model::{
     tokenizer::{Specials, Tokenizer},
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     DataError,
-    shards::{Input, Manifest, ShardWriter, hash_file, tokenizer_hash},
+    shards::{Input, Manifest, ShardWriter, hex, tokenizer_hash},
 };
 
 /// Longest line: a book has a few MB.
@@ -57,7 +58,8 @@ pub fn tokenize(source: &TokenizerSource, what: &Tokenize, seen: &mut dyn FnMut(
     let (mut inputs, mut skipped) = (Vec::new(), 0);
     for path in &what.inputs {
         let file = File::open(path).map_err(DataError::io(path))?;
-        let mut lines = Lines { reader: BufReader::with_capacity(1 << 20, file), path, number: 0 };
+        let reader = BufReader::with_capacity(1 << 20, file);
+        let mut lines = Lines { reader, path, number: 0, bytes: 0, hasher: Sha256::new() };
         loop {
             let batch = lines.batch(&what.field, what.skip, &mut skipped)?;
             let ids = encode(&tokenizer, &batch.texts, end, what.threads);
@@ -67,8 +69,8 @@ pub fn tokenize(source: &TokenizerSource, what: &Tokenize, seen: &mut dyn FnMut(
                 break;
             }
         }
-        let (sha256, bytes) = hash_file(path)?;
-        inputs.push(Input { path: path.display().to_string(), bytes, sha256 });
+        let sha256 = hex(&lines.hasher.finalize());
+        inputs.push(Input { path: path.display().to_string(), bytes: lines.bytes, sha256 });
     }
     shard.finish(Manifest {
         made_by: concat!("dots ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -86,6 +88,9 @@ struct Lines<'a> {
     reader: BufReader<File>,
     path: &'a Path,
     number: u64,
+    /// Of what was read.
+    bytes: u64,
+    hasher: Sha256,
 }
 
 #[derive(Default)]
@@ -107,6 +112,8 @@ impl Lines<'_> {
                 break;
             }
             self.number += 1;
+            self.bytes += read;
+            self.hasher.update(&line);
             batch.bytes += read;
             let place = || format!("line {}", self.number);
             if read > MAX_LINE_BYTES {

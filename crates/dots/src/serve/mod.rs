@@ -2,10 +2,9 @@
 
 mod args;
 pub mod config;
-pub mod signals;
 
 use std::{
-    io::{self, Write},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
@@ -20,7 +19,8 @@ pub use args::{EXAMPLES, LogFormat, ServeArgs};
 
 use crate::{
     load::{self, NoModel, Users},
-    open_files,
+    open_files, signals,
+    terminal::say,
 };
 
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -102,12 +102,6 @@ fn allow_connections(connections: usize) {
     if let Some(given) = open_files::allow(wanted).filter(|&given| given < wanted) {
         tracing::warn!(given, wanted, "the system gives no more open files");
     }
-}
-
-/// A line for whoever started the server.
-pub fn say(text: &str) {
-    // A server goes on when nobody reads its words.
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// What requests may call a model that nobody named: as it was typed, and a path's last part.

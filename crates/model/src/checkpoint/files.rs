@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::Error;
 
-/// Maps `path` for reading. An empty file is refused here, as no format has one.
-pub(super) fn map(path: &Path) -> Result<Bytes, Error> {
+/// Maps a plain file for reading. An empty file is refused here, as no format has one.
+pub fn map(path: &Path) -> Result<Bytes, Error> {
     let file = open(path)?;
     let length = file.metadata().map_err(|source| Error::io(path, source))?.len();
     if length == 0 {

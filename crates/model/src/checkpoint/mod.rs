@@ -26,6 +26,7 @@ use std::{
 
 use crate::{Config, Error};
 
+pub use files::map;
 pub(crate) use gguf::SplitName;
 pub(crate) use hf::shard_names;
 pub use names::{expected_tensors, gguf_name};

@@ -220,14 +220,6 @@ pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
     Ok(found)
 }
 
-/// The checkpoint of step `step`, looked through as [`newest`] does.
-pub fn at_step(checkpoints: &Path, step: u64) -> Result<Whole, CheckpointError> {
-    match steps(checkpoints)?.into_iter().find(|(of, _)| *of == step) {
-        Some((_, path)) => look_through(&path),
-        None => Err(CheckpointError::wrong(checkpoints, format!("step {step}"), "a checkpoint of it", "none")),
-    }
-}
-
 /// Gives a checkpoint's state to `step`, whose model must be of its shape.
 pub fn load(whole: &Whole, step: &mut dyn Step) -> Result<(), CheckpointError> {
     let path = whole.path.join(STATE).join(STATE_TENSORS);

@@ -30,29 +30,8 @@ use self::{
     parameters::{Parameters, Whole},
 };
 pub use self::{memory::Plan, parameters::Parameter};
+use crate::recipe::Optimizer;
 use crate::step::{Dials, MicroBatch, RouterReport, Step, StepError, StepReport, Totals};
-
-/// AdamW's settings.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Optimizer {
-    /// How much of the gradients' mean is kept.
-    pub beta1: f64,
-    /// How much of their squares' mean is kept.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Decay of matrices, embeddings and routers among them; norms do not decay.
-    pub weight_decay: f64,
-    /// Largest norm of the whole gradient.
-    pub clip: f64,
-}
-
-impl Default for Optimizer {
-    /// dots.llm1's, with an epsilon of 1e-8, which its report does not state.
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 }
-    }
-}
 
 /// How a [`CpuStep`] computes, and how much it may be given.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -83,12 +83,14 @@ struct Mixed {
 }
 
 impl Order {
-    /// The order of `recipe`, whose shards are opened. Every phase must take from shards.
+    /// The order of `recipe`, whose shards are opened, their ids held to the vocabulary. Every phase must take from shards.
     pub fn new(recipe: &Recipe, schedule: &Schedule) -> Result<Self, DataError> {
         let mut sources = Vec::new();
         for (name, source) in &recipe.sources {
             if let Source::Shards(prefixes) = source {
-                sources.push(Documents::open(name, recipe.seed, prefixes)?);
+                let documents = Documents::open(name, recipe.seed, prefixes)?;
+                documents.shards.iter().try_for_each(|shard| shard.check_ids(recipe.model.config.vocab_size))?;
+                sources.push(documents);
             }
         }
         let index_of = |name: &str| {

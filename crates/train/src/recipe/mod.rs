@@ -28,6 +28,7 @@ pub use error::{Place, RecipeError};
 pub use model::Model;
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
 
+use crate::shards::hex;
 use section::Section;
 use tree::{Entry, Table, Value};
 
@@ -90,6 +91,13 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Norm that the whole gradient is clipped to.
     pub clip: f64,
+}
+
+impl Default for Optimizer {
+    /// dots.llm1's, with an epsilon of 1e-8, which its report does not state.
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 }
+    }
 }
 
 /// How the routers are balanced.
@@ -186,7 +194,7 @@ impl Recipe {
     /// SHA-256 of the canonical form, in hexadecimal.
     pub fn hash(&self) -> String {
         use sha2::{Digest, Sha256};
-        Sha256::digest(self.canonical()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(self.canonical()))
     }
 
     fn read(written: Table, path: PathBuf) -> Result<Self, RecipeError> {
@@ -297,12 +305,13 @@ fn read_optimizer(top: &mut Section<'_>) -> Result<Optimizer, RecipeError> {
     let decay = |section: &mut Section<'_>, name| {
         section.real(name, "a number from 0 to below 1", |number| (0.0..1.0).contains(&number))
     };
+    let unsaid = Optimizer::default();
     let optimizer = Optimizer {
-        beta1: decay(&mut section, "beta1")?.unwrap_or(0.9),
-        beta2: decay(&mut section, "beta2")?.unwrap_or(0.95),
-        epsilon: section.positive("epsilon")?.unwrap_or(1e-8),
-        weight_decay: section.not_negative("weight_decay")?.unwrap_or(0.1),
-        clip: section.positive("clip")?.unwrap_or(1.0),
+        beta1: decay(&mut section, "beta1")?.unwrap_or(unsaid.beta1),
+        beta2: decay(&mut section, "beta2")?.unwrap_or(unsaid.beta2),
+        epsilon: section.positive("epsilon")?.unwrap_or(unsaid.epsilon),
+        weight_decay: section.not_negative("weight_decay")?.unwrap_or(unsaid.weight_decay),
+        clip: section.positive("clip")?.unwrap_or(unsaid.clip),
     };
     section.finish(&[
         ("max_grad_norm", "clip"),

@@ -151,7 +151,11 @@ pub enum RunError {
     },
     /// The loss leapt.
     #[error(
-        "step {step}: loss {loss:.4} is above {limit:.4}, 8 deviations over the last 100 steps; the last checkpoint is kept"
+        "step {step}: loss {loss:.4} is above {limit:.4}, the mean of the last {} steps and {} deviations or {} nats more, whichever is \
+         larger; the last checkpoint is kept",
+        spike::WINDOW,
+        spike::DEVIATIONS,
+        spike::LEAST_NATS
     )]
     Spike {
         /// Which, from 1.

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 
 /// Steps that a loss is compared with.
-const WINDOW: usize = 100;
+pub(super) const WINDOW: usize = 100;
 /// Steps before anything is compared: the first losses fall fast and say little.
 const LEAST: usize = 20;
 /// A spike is this many deviations above the mean of the window …
-const DEVIATIONS: f64 = 8.0;
+pub(super) const DEVIATIONS: f64 = 8.0;
 /// … and at least this much above it, in nats: on a flat curve deviations are tiny.
-const LEAST_NATS: f64 = 1.0;
+pub(super) const LEAST_NATS: f64 = 1.0;
 
 /// The losses of the last steps.
 #[derive(Debug, Default)]

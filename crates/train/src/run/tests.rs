@@ -3,7 +3,10 @@ use std::{fs::OpenOptions, io::Write};
 use dots_kernels::train::Precision;
 
 use super::*;
-use crate::cpu::{CpuStep, Optimizer, Options};
+use crate::{
+    cpu::{CpuStep, Options},
+    recipe::Optimizer,
+};
 
 const SEQUENCE: usize = 16;
 

@@ -111,6 +111,7 @@ pub fn hash_file(path: &Path) -> Result<(String, u64), DataError> {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -24,6 +24,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::manifest::hex;
 pub use self::{
     manifest::{Input, Manifest, hash_file, tokenizer_hash},
     read::Shard,

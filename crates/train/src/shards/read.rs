@@ -1,7 +1,6 @@
 //! Shards, mapped.
 
 use std::{
-    fs::File,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -147,8 +146,11 @@ impl Shard {
         }
     }
 
-    /// Checks every id, which reads the whole shard.
+    /// Finds an id that is not below `vocab_size`. Where the manifest says that there is none, nothing is read; else the whole shard is.
     pub fn check_ids(&self, vocab_size: usize) -> Result<(), DataError> {
+        if self.manifest.as_ref().is_some_and(|manifest| (manifest.largest_id as usize) < vocab_size) {
+            return Ok(());
+        }
         let mut ids = Vec::new();
         for document in 0..self.documents() {
             let tokens = self.document_tokens(document);
@@ -169,22 +171,14 @@ impl Shard {
     }
 }
 
-/// Maps a plain file; an empty one is no bytes.
+/// Maps a plain file; an empty one is no bytes, as the ids of a shard without any are. What another process does to the file later
+/// cannot break more than a read: ids are checked whenever they are read, and the index, which is checked once, is only ever used to
+/// slice, which is checked again.
 fn map(path: &Path) -> Result<Bytes, DataError> {
-    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
-    if !metadata.is_file() {
-        return Err(DataError::invalid(path, "file", "a plain file", "something else"));
+    match std::fs::metadata(path).map_err(DataError::io(path))? {
+        metadata if metadata.is_file() && metadata.len() == 0 => Ok(Bytes::new()),
+        _ => Ok(dots_model::checkpoint::map(path)?),
     }
-    let file = File::open(path).map_err(DataError::io(path))?;
-    if file.metadata().map_err(DataError::io(path))?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that own it. What cannot be ruled out is
-    // another process shortening the file, which ends this one with SIGBUS, or writing to it, which changes ids; ids are
-    // checked whenever they are read, and the index, which is checked once, is only ever used to slice, which is checked again.
-    #[allow(unsafe_code, reason = "mapping is the one way to read terabytes of ids in any order")]
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(DataError::io(path))?;
-    Ok(Bytes::from_owner(map))
 }
 
 fn check_index(idx: &Path, bytes: Bytes, bin: &Path, bin_bytes: usize) -> Result<(IdType, Index), DataError> {

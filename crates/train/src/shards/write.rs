@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{IdType, MAGIC, Manifest, VERSION, manifest::hex, path_of};
+use super::{IdType, MAGIC, Manifest, VERSION, hex, path_of};
 use crate::DataError;
 
 /// Writes a shard document by document. Nothing stands under the shard's names before [`ShardWriter::finish`]: then the ids, then the

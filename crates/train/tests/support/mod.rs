@@ -6,7 +6,8 @@ use std::{collections::HashMap, path::PathBuf};
 use dots_kernels::train::Precision;
 use dots_model::{Checkpoint, Config};
 use dots_train::{
-    cpu::{CpuStep, Optimizer, Options},
+    cpu::{CpuStep, Options},
+    recipe::Optimizer,
     step::{Dials, MicroBatch, NO_TARGET, StateKind, Step, StepReport, Totals},
 };
 use serde_json::Value;
