@@ -496,6 +496,11 @@ def test_tab_goes_round_in_reading_order_and_is_seen(browser):
     page = browser.open(URL)
     page.ask("markdown")
     page.locator(".skip").focus()
+    # The focus, and how it got there: a failure tells both.
+    page.evaluate(
+        """() => { window.moves = []; const name = (e) => e && (e.id || e.className || e.localName);
+            for (const type of ['focusin', 'focusout']) document.addEventListener(type, (event) => moves.push(`${type} ${name(event.target)}, other ${name(event.relatedTarget)}`)) }"""
+    )
     seen, unseen = ["skip"], []
     while seen[-1] != "message" and len(seen) < 60:
         page.keyboard.press("Tab")
@@ -506,9 +511,49 @@ def test_tab_goes_round_in_reading_order_and_is_seen(browser):
         seen.append(element)
         if not is_seen:
             unseen.append(element)
-    assert unseen == [], unseen
+    assert unseen == [], f"not seen: {unseen} of {seen}; {page.evaluate('() => moves')}"
     order = [seen.index(one) for one in ["skip", "new", "search", "open", "language", "toggle-sidebar", "model", "open-settings", "quiet copy-code", "message"]]
     assert order == sorted(order), seen
+
+
+def test_the_focus_is_never_lost(browser):
+    page = browser.open(URL)
+    focused = "() => document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.localName"
+    page.ask("markdown")
+    page.ask("markdown")
+    to_top = "() => { const m = document.getElementById('main'); m.scrollTop = 0 }"
+    to_end = "() => { const m = document.getElementById('main'); m.scrollTop = m.scrollHeight }"
+    # The button that goes to the end is on its way out while one is on it, or presses it.
+    for leave in [lambda: page.evaluate(to_end), lambda: page.keyboard.press("Enter")]:
+        page.evaluate(to_top)
+        expect(page.locator("#jump")).to_be_visible()
+        page.locator("#jump").focus()
+        leave()
+        expect(page.locator("#jump")).to_be_hidden()
+        assert page.evaluate(focused) == "message"
+    # What is made anew when an answer ends: another message's versions and remedies, and the list.
+    page.ask("hello").get_by_label("Answer again").click()
+    page.settled()
+    page.ask("refuse 500")
+    for button in [page.get_by_label("Previous version"), page.get_by_role("button", name="Try again"), page.get_by_label("Delete: markdown")]:
+        page.type_and_send("slow 30")
+        button.focus()
+        page.settled()
+        expect(button).to_be_focused()
+    # A name that is being written when an answer ends is not cut off.
+    page.type_and_send("slow 60")
+    page.get_by_label("Rename: markdown").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("half")
+    page.settled()
+    page.keyboard.type(" and whole")
+    page.keyboard.press("Enter")
+    expect(page.locator("#list .open")).to_have_text("half and whole")
+    expect(page.locator("#list .open")).to_be_focused()
+    # The sidebar goes away.
+    page.keyboard.press("Control+Shift+S")
+    expect(page.locator("#sidebar")).to_be_hidden()
+    assert page.evaluate(focused) == "toggle-sidebar"
 
 
 def test_an_answer_is_heard_in_sentences(browser):

@@ -4,7 +4,7 @@ import { ApiError, models } from "./api.js";
 import { Chats } from "./chats.js";
 import { Composer } from "./composer.js";
 import { path } from "./conversation.js";
-import { make } from "./dom.js";
+import { make, renew } from "./dom.js";
 import { askToDelete, openDialog, showMenu } from "./dialogs.js";
 import { showExperts } from "./experts.js";
 import { Files } from "./files.js";
@@ -71,6 +71,7 @@ const thread = new Thread({ scroller: at("main"), list: at("thread"), jump: at("
   again: (node) => begin(() => chats.again(node)),
   key: askForKey,
   rate: () => chats.run?.rate ?? null,
+  leave: () => composer.focus(),
   copied: (isCopied) => toast(say(isCopied ? "copied" : "copy_failed")),
 });
 const composer = new Composer({ field: at("message"), send: at("send"), stop: at("stop") }, chats, {
@@ -122,7 +123,7 @@ function showNotices() {
   if (problem) notices.push(notice(problem.message, problem.status === 401 ? "enter_key" : "retry", problem.status === 401 ? askForKey : loadModels));
   if (!store.isKept) notices.push(notice(say("storage_none")));
   else if (store.hasUnsaved) notices.push(notice(say("storage_full"), "export_all", () => files.exportAll()));
-  at("notices").replaceChildren(...notices);
+  if (!renew(at("notices"), ...notices)) composer.focus();
 }
 
 function notice(text, key, onclick) {
@@ -183,6 +184,7 @@ function showSidebar(isShown) {
   at("shade").hidden = !(isShown && isNarrow.matches);
   at("toggle-sidebar").setAttribute("aria-expanded", String(isShown));
   document.querySelector(".column").inert = isShown && isNarrow.matches;
+  if (!isShown && at("sidebar").contains(document.activeElement)) at("toggle-sidebar").focus();
 }
 
 function toggleSidebar() {

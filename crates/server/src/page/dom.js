@@ -13,6 +13,20 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/**
+ * Puts new children in the place of the old ones. A link or a button among them that had the focus gives it to the one that
+ * comes at its place; false where there is none.
+ */
+export function renew(parent, ...children) {
+  const hadFocus = parent.contains(document.activeElement);
+  const focusable = () => [...parent.querySelectorAll("a, button")];
+  const place = hadFocus ? focusable().indexOf(document.activeElement) : -1;
+  parent.replaceChildren(...children);
+  if (!hadFocus) return true;
+  focusable()[place]?.focus();
+  return parent.contains(document.activeElement);
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Lines of a 20 × 20 drawing. */

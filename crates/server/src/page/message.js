@@ -1,7 +1,7 @@
 // One message on the page, with what can be done to it.
 
 import { versions } from "./conversation.js";
-import { copyText, icon, make } from "./dom.js";
+import { copyText, icon, make, renew } from "./dom.js";
 import { GrowingText } from "./render.js";
 import { label, number, say } from "./words.js";
 
@@ -145,14 +145,16 @@ export class MessageView {
     this.#notice.hidden = notice === null;
     this.#notice.classList.toggle("error", node.ended === "failed");
     if (notice === null) return;
-    this.#notice.replaceChildren(make("span", {}, notice));
-    if (node.ended === "length" || node.ended === "aborted") return;
-    const retry = make("button", { type: "button", className: "quiet", onclick: () => this.on.again(node) });
-    this.#notice.append(label(retry, "text", "retry"));
-    if (node.needsKey) {
-      const enter = make("button", { type: "button", className: "quiet", onclick: () => this.on.key() });
-      this.#notice.append(label(enter, "text", "enter_key"));
-    }
+    if (!renew(this.#notice, make("span", {}, notice), ...this.#remedies())) this.element.focus();
+  }
+
+  /** The buttons for an answer that failed. */
+  #remedies() {
+    const { node } = this;
+    if (node.ended === "length" || node.ended === "aborted") return [];
+    const button = (key, onclick) => label(make("button", { type: "button", className: "quiet", onclick }), "text", key);
+    const retry = button("retry", () => this.on.again(node));
+    return node.needsKey ? [retry, button("enter_key", () => this.on.key())] : [retry];
   }
 
   #noticeText() {
@@ -180,7 +182,7 @@ export class MessageView {
     previous.disabled = at === 0;
     next.disabled = at === all.length - 1;
     const place = make("span", { "aria-hidden": "true" }, `${at + 1}/${all.length}`);
-    this.#versions.replaceChildren(previous, place, next);
+    renew(this.#versions, previous, place, next);
     this.#versions.setAttribute("aria-label", say("version_of", { number: at + 1, count: all.length }));
   }
 

@@ -1,7 +1,7 @@
 // The tree of `markdown.js` as elements, kept in step with it as it grows. Elements are made one by one and text is set as
 // text, so that whatever a model says stays something to read.
 
-import { icon, make } from "./dom.js";
+import { icon, make, renew } from "./dom.js";
 import { highlight, languageOf } from "./highlight.js";
 import { parseInline } from "./inline.js";
 import { Markdown } from "./markdown.js";
@@ -101,7 +101,7 @@ class Text {
     if (this.node.text === this.#text && isOpen === this.#isOpen) return;
     this.#text = this.node.text;
     this.#isOpen = isOpen;
-    this.element.replaceChildren(...inline(parseInline(this.#text, isOpen)));
+    renew(this.element, ...inline(parseInline(this.#text, isOpen)));
   }
 }
 

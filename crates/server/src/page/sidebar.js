@@ -14,6 +14,7 @@ export class Sidebar {
   #chats;
   #ask;
   #onOpen;
+  #isRenaming = false;
 
   /** `ask(title, note)` asks whether to delete, `onOpen()` is told that a conversation was opened. */
   constructor({ list, search }, store, chats, ask, onOpen) {
@@ -26,11 +27,15 @@ export class Sidebar {
     search.addEventListener("input", () => this.show());
   }
 
+  /** Shows the list as it is now; while a name is being written, it waits for its end. */
   show() {
+    if (this.#isRenaming) return;
     const words = this.#search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const all = this.#store.all();
     const found = words.length === 0 ? all : all.filter((conversation) => matches(conversation, words));
-    const focused = this.#list.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.id : undefined;
+    const focused = this.#list.contains(document.activeElement) ? document.activeElement : null;
+    const [item, id] = [focused?.closest("li"), focused?.closest("li")?.dataset.id];
+    const place = item ? [...item.children].indexOf(focused) : -1;
     this.#list.replaceChildren();
     if (found.length === 0) {
       const empty = make("p", { className: "empty" });
@@ -47,7 +52,7 @@ export class Sidebar {
       }
       group.append(this.#item(conversation));
     }
-    if (focused) this.#list.querySelector(`li[data-id="${focused}"] button`)?.focus();
+    if (focused) (this.#list.querySelector(`li[data-id="${id}"]`)?.children[place] ?? this.#search).focus();
   }
 
   #item(conversation) {
@@ -87,9 +92,10 @@ export class Sidebar {
     const end = (isKept) => {
       if (isDone) return;
       isDone = true;
+      this.#isRenaming = false;
       const title = field.value.trim();
       if (isKept && title !== "") this.#chats.rename(conversation.id, title);
-      else this.show();
+      this.show();
       this.#list.querySelector(`li[data-id="${conversation.id}"] .open`)?.focus();
     };
     field.addEventListener("keydown", (event) => {
@@ -100,6 +106,7 @@ export class Sidebar {
       end(event.key === "Enter");
     });
     field.addEventListener("blur", () => end(true));
+    this.#isRenaming = true;
     item.replaceChildren(field);
     field.select();
   }

@@ -17,7 +17,7 @@ export class Thread {
   #isFollowing = true;
   #top = 0;
 
-  /** `on` is what `MessageView` takes. */
+  /** `on` is what `MessageView` takes, and `leave()`, which takes the focus from the button that goes to the end. */
   constructor({ scroller, list, jump }, chats, on) {
     this.#scroller = scroller;
     this.#list = list;
@@ -89,7 +89,14 @@ export class Thread {
 
   #follow() {
     if (this.#isFollowing) this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    this.#jump.hidden = this.#isFollowing;
+    this.#showJump(!this.#isFollowing);
+  }
+
+  /** The button that goes to the end is there while the end is out of sight; whoever is on it then goes on to what is behind it. */
+  #showJump(isShown) {
+    const hadFocus = document.activeElement === this.#jump;
+    this.#jump.hidden = !isShown;
+    if (hadFocus && !isShown) this.#on.leave();
   }
 
   #scrolled() {
@@ -99,6 +106,6 @@ export class Thread {
     if (isNear) this.#isFollowing = true;
     else if (scrollTop < this.#top) this.#isFollowing = false;
     this.#top = scrollTop;
-    this.#jump.hidden = this.#isFollowing || isNear;
+    this.#showJump(!this.#isFollowing && !isNear);
   }
 }
