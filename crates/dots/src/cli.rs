@@ -25,7 +25,7 @@ use crate::{
         sampling::SamplingArgs,
         threads,
     },
-    serve, tokenize, train, watch,
+    serve, tokenize, tokenizer, train, watch,
 };
 
 /// What `dots` says where it is given no model.
@@ -170,6 +170,8 @@ pub enum Command {
     /// Turn text into token shards for training
     #[command(after_help = tokenize::EXAMPLES)]
     Tokenize(tokenize::TokenizeArgs),
+    /// Make a tokenizer of one's own
+    Tokenizer(tokenizer::TokenizerArgs),
     /// Train a model by a recipe, or go on with a run
     #[command(after_help = train::EXAMPLES)]
     Train(train::TrainArgs),

@@ -23,6 +23,7 @@ mod steps;
 mod table;
 mod terminal;
 mod tokenize;
+mod tokenizer;
 mod train;
 mod transcript;
 mod units;
@@ -65,6 +66,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Pack(args)) => pack::run(args),
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Tokenize(args)) => tokenize::run(args),
+        Some(Command::Tokenizer(args)) => tokenizer::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Watch(args)) => watch::run(args),
         None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),

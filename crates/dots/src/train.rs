@@ -16,6 +16,7 @@ use dots_kernels::Isa;
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
+    checkpoint,
     cpu::{CpuStep, Options},
     order::Order,
     recipe::Recipe,
@@ -64,6 +65,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         bail!("{}: ranks: expected 1 of each, found more; runs are not shared among ranks yet", args.what.display());
     }
     let source = TokenizerSource::of_folder(&recipe.tokenizer)?;
+    checkpoint::check_tokenizer(&recipe.tokenizer)?;
     let vocab_size = recipe.model.config.vocab_size;
     let tokens = Tokenizer::new(&source)?.vocab_size();
     if tokens > vocab_size {

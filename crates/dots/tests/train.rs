@@ -142,3 +142,31 @@ fn what_cannot_be_trained_is_named() {
     let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(text(&output).contains("data/a.bin: exists"), "{}", text(&output));
 }
+
+#[test]
+fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
+    let folder = prepared();
+    let args = ["tokenizer", "train", "in.jsonl", "-o", "learnt", "--vocab-size", "280"];
+    let output = dots(folder.path(), &args);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("learnt: 280 tokens, the last 7 of them special"), "{}", text(&output));
+    let output = dots(
+        folder.path(),
+        &["tokenize", "in.jsonl", "-o", "data/l", "--tokenizer", "learnt", "--end", "<|endoftext|>"],
+    );
+    assert!(output.status.success(), "{}", text(&output));
+    let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
+    let recipe =
+        recipe.replace(TOKENIZER, "learnt").replace("data/a", "data/l").replace("tokens = 3840", "tokens = 256");
+    fs::write(folder.path().join("learnt.toml"), recipe).unwrap();
+    let output = dots(folder.path(), &["train", "learnt.toml", "-o", "run"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let released = folder.path().join("run/checkpoints/step-000002-tokens-0000M");
+    let read = |name: &str| fs::read_to_string(released.join(name)).unwrap();
+    assert!(read("config.json").contains("\"eos_token_id\": [\n    273,\n    279\n  ]"), "{}", read("config.json"));
+    assert!(read("tokenizer_config.json").contains("<|userprompt|>"));
+
+    let output = dots(folder.path(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("tokenizer.json: exists; --replace writes over it"), "{}", text(&output));
+}

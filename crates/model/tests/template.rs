@@ -339,3 +339,61 @@ fn nothing_in_a_tool_a_call_or_a_result_steers_the_model() {
         }
     }
 }
+
+/// What the model says in each answer, its end token as text.
+fn answers(template: &ChatTemplate, messages: &[Message]) -> Vec<String> {
+    let tokenizer = golden();
+    let found = template.encode_answers(tokenizer, messages, &[]).unwrap();
+    assert_eq!(found.ids, template.encode(tokenizer, messages, false).unwrap());
+    let text = |ids: &[u32]| ids.iter().flat_map(|&id| tokenizer.token_bytes(id).to_vec()).collect::<Vec<u8>>();
+    found.answers.into_iter().map(|answer| String::from_utf8(text(&found.ids[answer])).unwrap()).collect()
+}
+
+#[test]
+fn answers_lie_where_the_model_would_give_them() {
+    let messages = [
+        Message::new("system", "Be brief."),
+        Message::new("user", "Hello <|response|> there"),
+        Message::new("assistant", "Hi! <|endofresponse|> is no end"),
+        Message::new("user", "And?"),
+        Message::new("assistant", ""),
+    ];
+    assert_eq!(
+        answers(&published(), &messages),
+        ["Hi! <|endofresponse|> is no end<|endofresponse|>", "<|endofresponse|>"]
+    );
+    // Nobody asks the model for what a template puts behind the end.
+    let padded = template(
+        "{% for m in messages %}{{ '<|userprompt|>' if m.role == 'user' else '<|response|>' }}{{ m.content }}<|endofresponse|>\n\n\
+         {% endfor %}{% if add_generation_prompt %}<|response|>{% endif %}",
+    );
+    assert_eq!(answers(&padded, &messages[1..3]), ["Hi! <|endofresponse|> is no end<|endofresponse|>"]);
+    assert_eq!(answers(&published(), &messages[..2]), [""; 0]);
+}
+
+#[test]
+fn templates_whose_answers_cannot_be_learnt_are_refused() {
+    let messages = [user("a"), vec![Message::new("assistant", "<think>b</think>c")], user("d")].concat();
+    let turn = "<|response|>{{ m.content }}<|endofresponse|>";
+    let prompt = "{% if add_generation_prompt %}<|response|>{% endif %}";
+    for (source, expected) in [
+        (
+            format!(
+                "{{% for m in messages %}}{}{{% endfor %}}{prompt}",
+                turn.replace("m.content", "m.content if loop.last else ''")
+            ),
+            "message 2: it is written otherwise once later ones follow it",
+        ),
+        (
+            format!("{{% for m in messages %}}{turn}{{% endfor %}}{}", prompt.replace("%}<", "%}<think><")),
+            "message 2: its prompt does not begin the answer's rendering",
+        ),
+        (
+            format!("{{% for m in messages %}}{}{{% endfor %}}{prompt}", turn.replace("<|endofresponse|>", "</s>")),
+            "an answer: expected a special token at its end, found none",
+        ),
+    ] {
+        let error = template(&source).encode_answers(golden(), &messages, &[]).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{source}");
+    }
+}

@@ -8,12 +8,15 @@ pub mod checkpoint;
 pub mod comm;
 pub mod cpu;
 mod data_error;
+mod lines;
 pub mod order;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod shards;
+mod share;
 pub mod step;
 pub mod tokenize;
+pub mod tokenizer;
 
 pub use data_error::DataError;

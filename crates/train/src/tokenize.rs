@@ -1,28 +1,21 @@
 //! Text to token shards.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-    thread,
-};
+use std::path::PathBuf;
 
 use dots_model::{
     checkpoint::TokenizerSource,
     tokenizer::{Specials, Tokenizer},
 };
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
     DataError,
-    shards::{Input, Manifest, ShardWriter, hex, tokenizer_hash},
+    lines::{self, Lines},
+    shards::{Manifest, ShardWriter, tokenizer_hash},
+    share,
 };
 
-/// Longest line: a book has a few MB.
-const MAX_LINE_BYTES: u64 = 256 << 20;
 /// Text that is read before it is shared among threads: it and its ids are all that is in memory, beside one line.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: u64 = 8 << 20;
 
 /// What to make a shard of.
 #[derive(Debug, Clone)]
@@ -57,20 +50,23 @@ pub fn tokenize(source: &TokenizerSource, what: &Tokenize, seen: &mut dyn FnMut(
     let mut shard = ShardWriter::create(&what.prefix, vocab_size, what.replace)?;
     let (mut inputs, mut skipped) = (Vec::new(), 0);
     for path in &what.inputs {
-        let file = File::open(path).map_err(DataError::io(path))?;
-        let reader = BufReader::with_capacity(1 << 20, file);
-        let mut lines = Lines { reader, path, number: 0, bytes: 0, hasher: Sha256::new() };
+        let (mut lines, mut read) = (Lines::open(path)?, 0);
         loop {
-            let batch = lines.batch(&what.field, what.skip, &mut skipped)?;
-            let ids = encode(&tokenizer, &batch.texts, end, what.threads);
+            let batch = batch(&mut lines, &what.field, what.skip, &mut skipped)?;
+            let ids = share::in_order(&batch.texts, what.threads, |text| {
+                let mut ids = Vec::new();
+                tokenizer.encode_into(text, Specials::AsText, &mut ids);
+                ids.extend(end);
+                ids
+            });
             ids.iter().try_for_each(|ids| shard.add(ids))?;
-            seen(batch.bytes);
+            seen(lines.bytes() - read);
+            read = lines.bytes();
             if batch.bytes == 0 {
                 break;
             }
         }
-        let sha256 = hex(&lines.hasher.finalize());
-        inputs.push(Input { path: path.display().to_string(), bytes: lines.bytes, sha256 });
+        inputs.push(lines.input());
     }
     shard.finish(Manifest {
         made_by: concat!("dots ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -84,100 +80,34 @@ pub fn tokenize(source: &TokenizerSource, what: &Tokenize, seen: &mut dyn FnMut(
     })
 }
 
-struct Lines<'a> {
-    reader: BufReader<File>,
-    path: &'a Path,
-    number: u64,
-    /// Of what was read.
-    bytes: u64,
-    hasher: Sha256,
-}
-
 #[derive(Default)]
 struct Batch {
     texts: Vec<String>,
     bytes: u64,
 }
 
-impl Lines<'_> {
-    /// The documents of the next lines; no bytes at the end of the file.
-    fn batch(&mut self, field: &str, most: u64, skipped: &mut u64) -> Result<Batch, DataError> {
-        let mut batch = Batch::default();
-        let mut line = Vec::new();
-        while batch.bytes < BATCH_BYTES as u64 {
-            line.clear();
-            let read = (&mut self.reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line);
-            let read = read.map_err(DataError::io(self.path))? as u64;
-            if read == 0 {
-                break;
-            }
-            self.number += 1;
-            self.bytes += read;
-            self.hasher.update(&line);
-            batch.bytes += read;
-            let place = || format!("line {}", self.number);
-            if read > MAX_LINE_BYTES {
-                return Err(DataError::invalid(self.path, place(), format!("at most {MAX_LINE_BYTES} bytes"), "more"));
-            }
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            match text_of(&line, field) {
-                Ok(text) => batch.texts.push(text),
-                Err(_) if *skipped < most => *skipped += 1,
-                Err((expected, found)) => return Err(DataError::invalid(self.path, place(), expected, found)),
-            }
+/// The documents of the next lines; no bytes at the end of the file.
+fn batch(lines: &mut Lines<'_>, field: &str, most: u64, skipped: &mut u64) -> Result<Batch, DataError> {
+    let mut batch = Batch::default();
+    let mut line = Vec::new();
+    while batch.bytes < BATCH_BYTES {
+        let read = lines.next(&mut line)?;
+        if read == 0 {
+            break;
         }
-        Ok(batch)
+        batch.bytes += read;
+        match lines::object(&line).and_then(|mut object| lines::text(&mut object, field)) {
+            Ok(text) => batch.texts.push(text),
+            Err(_) if *skipped < most => *skipped += 1,
+            Err((expected, found)) => return Err(DataError::invalid(lines.path(), lines.place(), expected, found)),
+        }
     }
-}
-
-/// The text of one line, or what was expected and found.
-fn text_of(line: &[u8], field: &str) -> Result<String, (String, String)> {
-    let mut value: Value =
-        serde_json::from_slice(line).map_err(|error| ("a JSON object".to_owned(), error.to_string()))?;
-    match value.get_mut(field).map(Value::take) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err((format!("a text in its field `{field}`"), "another type".to_owned())),
-        None => Err((format!("a field `{field}`"), "none; --field names another".to_owned())),
-    }
-}
-
-/// The ids of each text, in order.
-fn encode(tokenizer: &Tokenizer, texts: &[String], end: Option<u32>, threads: usize) -> Vec<Vec<u32>> {
-    let threads = if threads > 0 { threads } else { thread::available_parallelism().map_or(1, usize::from) };
-    let encode = |text: &String| {
-        let mut ids = Vec::new();
-        tokenizer.encode_into(text, Specials::AsText, &mut ids);
-        ids.extend(end);
-        ids
-    };
-    // Finer than the threads, since texts are of any length.
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let Some(text) = texts.get(at) else { return done };
-            done.push((at, encode(text)));
-        }
-    };
-    let mut all: Vec<(usize, Vec<u32>)> = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(texts.len())).map(|_| scope.spawn(work)).collect();
-        let mut all = work();
-        for other in others {
-            // A panic there is a bug there, and goes on here.
-            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        all
-    });
-    all.sort_unstable_by_key(|(at, _)| *at);
-    all.into_iter().map(|(_, ids)| ids).collect()
+    Ok(batch)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::shards::{Shard, path_of};

@@ -28,6 +28,7 @@ use crate::{Config, Error};
 
 pub use files::map;
 pub(crate) use gguf::SplitName;
+pub use hf::chat_template;
 pub(crate) use hf::shard_names;
 pub use names::{expected_tensors, gguf_name};
 pub use tensor::Tensor;

@@ -17,29 +17,33 @@
 //! A template that speaks of tools in the form of `<tool_call>` is given them. Any other is given the conversation with the
 //! tools written into its texts (see [`tools`]), so that the answers have one form whatever the checkpoint.
 
+mod answers;
 mod contents;
 mod conversation;
 mod jinja;
 mod time;
 pub mod tools;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use minijinja::{Environment, Value, context};
 use serde_json::Value as Json;
 
 use crate::{
-    Checkpoint,
-    checkpoint::TokenizerSource,
+    Checkpoint, Error,
+    checkpoint::{self, TokenizerSource},
     tokenizer::{Piece, Specials, Tokenizer},
 };
 
-pub use self::conversation::{Message, ToolCall};
+pub use self::{
+    answers::Answered,
+    conversation::{Message, ToolCall},
+};
 
 use self::conversation::Conversation;
 
 /// The form that dots.llm1 was published with, for checkpoints that bring no template.
-const PUBLISHED: &str = "{%- for message in messages -%}\
+pub const PUBLISHED: &str = "{%- for message in messages -%}\
     {%- if message.role == 'system' -%}<|system|>{{ message.content }}<|endofsystem|>\
     {%- elif message.role == 'user' -%}<|userprompt|>{{ message.content }}<|endofuserprompt|>\
     {%- elif message.role == 'assistant' -%}<|response|>{{ message.content }}<|endofresponse|>\
@@ -68,14 +72,7 @@ impl ChatTemplate {
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, TemplateError> {
         let mut token_texts = BTreeMap::new();
         match &checkpoint.tokenizer {
-            Some(TokenizerSource::HuggingFace { config: Some(config), .. }) => {
-                for (name, value) in config.as_object().into_iter().flatten() {
-                    let text = value.as_str().or_else(|| value["content"].as_str());
-                    if let Some(text) = text.filter(|_| name.ends_with("_token")) {
-                        token_texts.insert(name.clone(), text.to_owned());
-                    }
-                }
-            }
+            Some(source @ TokenizerSource::HuggingFace { .. }) => token_texts = named_tokens(source),
             Some(TokenizerSource::Gguf { tokens, bos, .. }) => {
                 let eos = checkpoint.generation.eos_token_ids.first().copied();
                 for (name, id) in [("bos_token", *bos), ("eos_token", eos)] {
@@ -84,9 +81,17 @@ impl ChatTemplate {
                     }
                 }
             }
-            Some(TokenizerSource::HuggingFace { config: None, .. }) | None => {}
+            None => {}
         }
         Self::from_parts(checkpoint.chat_template.as_deref(), token_texts)
+    }
+
+    /// The template in a tokenizer's `folder`, or the published form where it has none.
+    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
+        let source = checkpoint::chat_template(folder)?;
+        let token_texts = named_tokens(&TokenizerSource::of_folder(folder)?);
+        Self::from_parts(source.as_deref(), token_texts)
+            .map_err(|error| Error::invalid(folder, "chat_template", "a template that can be read", error.to_string()))
     }
 
     /// A template from its source, or the published form for `None`. `token_texts` are the variables `bos_token`,
@@ -123,6 +128,22 @@ impl ChatTemplate {
         }
     }
 
+    /// The conversation, where nothing in it that is no content can hold a special token.
+    fn checked(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[Json],
+    ) -> Result<Conversation, TemplateError> {
+        // A role is compared, so it cannot be twinned; it is a word, so it cannot hold a special token.
+        if let Some(message) = messages.iter().find(|message| !conversation::is_word(&message.role)) {
+            return Err(TemplateError(format!("role: expected a word, found {:?}", message.role)));
+        }
+        let conversation = self.conversation(messages, tools);
+        conversation.check_keys(tokenizer)?;
+        Ok(conversation)
+    }
+
     /// The conversation as ids. Special tokens inside contents are text (see the module's documentation). Nothing is put
     /// before the template's own text: templates write their BOS themselves.
     pub fn encode(
@@ -144,12 +165,7 @@ impl ChatTemplate {
         tools: &[Json],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TemplateError> {
-        let conversation = self.conversation(messages, tools);
-        // A role is compared, so it cannot be twinned; it is a word, so it cannot hold a special token.
-        if let Some(message) = messages.iter().find(|message| !conversation::is_word(&message.role)) {
-            return Err(TemplateError(format!("role: expected a word, found {:?}", message.role)));
-        }
-        conversation.check_keys(tokenizer)?;
+        let conversation = self.checked(tokenizer, messages, tools)?;
         // One moment for all renderings, which are compared.
         let now = SystemTime::now();
         let rendered =
@@ -185,4 +201,12 @@ impl ChatTemplate {
         let variables = context! { messages, add_generation_prompt, tools, documents => (), ..tokens };
         jinja::render(&self.environment, now, variables)
     }
+}
+
+/// `bos_token`, `eos_token` and the like, as `tokenizer_config.json` names them.
+fn named_tokens(source: &TokenizerSource) -> BTreeMap<String, String> {
+    let TokenizerSource::HuggingFace { config: Some(config), .. } = source else { return BTreeMap::new() };
+    let text = |value: &Json| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
+    let named = config.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
+    named.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }

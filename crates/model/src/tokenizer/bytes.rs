@@ -22,6 +22,12 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
+/// The alphabet's letters in the order of their code points, which is that of the first 256 ids of every BPE that
+/// `tokenizers` trained, with the byte that each stands for.
+pub(super) fn alphabet() -> impl Iterator<Item = (char, u8)> {
+    ('!'..='\u{143}').filter_map(|letter| Some((letter, byte_of(letter)?)))
+}
+
 #[derive(Debug)]
 pub(super) struct TokenBytes {
     bytes: Vec<u8>,
@@ -82,7 +88,7 @@ impl TokenBytes {
 mod tests {
     use std::collections::HashSet;
 
-    use super::byte_of;
+    use super::{alphabet, byte_of};
 
     #[test]
     fn the_alphabet_has_each_byte_once_and_in_the_order_of_tokenizers() {
@@ -94,5 +100,6 @@ mod tests {
             (Some(32), Some(10), Some(0xad), Some(255))
         );
         assert_eq!((byte_of(' '), byte_of('ń')), (None, None));
+        assert_eq!(alphabet().map(|(_, byte)| byte).collect::<HashSet<_>>(), bytes);
     }
 }

@@ -86,8 +86,12 @@ pub(super) fn read(
 
 /// The pre-tokenizer that `qwen2` names.
 pub(super) fn qwen2() -> Result<PreTokenizerWrapper, Wrong> {
-    let split = Split::new(SplitPattern::Regex(QWEN2_SPLIT.into()), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|error| Wrong::new("tokenizer.ggml.pre", "a regular expression", error))?;
     let byte_level = ByteLevel::new(false, true, false);
-    Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![split.into(), byte_level.into()])))
+    Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![qwen2_split()?.into(), byte_level.into()])))
+}
+
+/// Its cut, before bytes become letters.
+pub(super) fn qwen2_split() -> Result<Split, Wrong> {
+    Split::new(SplitPattern::Regex(QWEN2_SPLIT.into()), SplitDelimiterBehavior::Isolated, false)
+        .map_err(|error| Wrong::new("tokenizer.ggml.pre", "a regular expression", error))
 }

@@ -12,6 +12,7 @@ mod bytes;
 mod gguf;
 mod json;
 mod parts;
+mod pieces;
 mod stream;
 mod vocabulary;
 
@@ -24,7 +25,7 @@ use tokenizers::{
 use self::{added::Added, bytes::TokenBytes, parts::Parts};
 use crate::{Error, checkpoint::TokenizerSource};
 
-pub use self::{stream::Detokenizer, vocabulary::Vocabulary};
+pub use self::{pieces::Pieces, stream::Detokenizer, vocabulary::Vocabulary};
 
 /// What special tokens written in a text mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! A tokenizer as a table, for those who write it down in another form.
 
 use serde_json::{Value, json};
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, normalizers::NFC};
 
-use super::{gguf, parts::Parts};
+use super::{bytes, gguf, parts::Parts};
 use crate::{Error, checkpoint::TokenizerSource};
 
 /// GGUF's numbers for kinds of tokens.
@@ -38,6 +38,42 @@ impl Vocabulary {
         let (TokenizerSource::HuggingFace { path, .. } | TokenizerSource::Gguf { path, .. }) = source;
         Self::from_parts(super::read(source)?).map_err(|error| {
             Error::invalid(path, "added_tokens", "tokens that can be written as JSON", error.to_string())
+        })
+    }
+
+    /// The byte that each of the first 256 ids of a [`Vocabulary::byte_level`] stands for.
+    pub fn bytes() -> Vec<u8> {
+        bytes::alphabet().map(|(_, byte)| byte).collect()
+    }
+
+    /// A byte-level BPE that normalises and cuts as dots.llm1's does. `tokens` are the bytes of each id, those of
+    /// [`Vocabulary::bytes`] first; `merges` are pairs of ids, the first first; the special tokens follow behind all of them.
+    pub fn byte_level(tokens: &[Vec<u8>], merges: &[(u32, u32)], special: &[&str]) -> Result<Self, Error> {
+        let mut letters = ['\0'; 256];
+        bytes::alphabet().for_each(|(letter, byte)| letters[usize::from(byte)] = letter);
+        let in_letters = |token: &Vec<u8>| token.iter().map(|&byte| letters[usize::from(byte)]).collect::<String>();
+        let mut all: Vec<String> = tokens.iter().map(in_letters).collect();
+        let merges =
+            merges.iter().map(|&(left, right)| (all[left as usize].clone(), all[right as usize].clone())).collect();
+        let mut added = Vec::new();
+        for (id, text) in (tokens.len()..).zip(special) {
+            let mut value = json!(AddedToken::from(*text, true).normalized(false));
+            value["id"] = json!(id);
+            added.push(value);
+            all.push((*text).to_owned());
+        }
+        let mut types = vec![NORMAL; tokens.len()];
+        types.resize(all.len(), CONTROL);
+        Ok(Self {
+            tokens: all,
+            types,
+            merges,
+            prefix: Vec::new(),
+            suffix: Vec::new(),
+            added,
+            ignore_merges: false,
+            normalizer: Some(NormalizerWrapper::NFC(NFC)),
+            pre_tokenizer: Some(gguf::qwen2().map_err(|wrong| wrong.at("pre-tokenizer".as_ref()))?),
         })
     }
 

@@ -31,6 +31,7 @@ use serde_json::{Map, Value, json};
 
 pub use error::CheckpointError;
 pub use name::Name;
+pub use release::check_tokenizer;
 
 use crate::step::{StateKind, Step};
 use tensors::{Kept, Planned, Reader};

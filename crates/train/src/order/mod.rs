@@ -23,6 +23,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::feistel::mix;
 pub use self::{feistel::Permutation, mixture::Mixture};
 use crate::{
     DataError,

@@ -168,6 +168,13 @@ fn weight_map<'a>(path: &'a Path, index: &'a Value) -> Result<HashMap<&'a str, &
     Ok(names)
 }
 
+/// The chat template in a tokenizer's folder; `None` where it has none.
+pub fn chat_template(folder: &Path) -> Result<Option<String>, Error> {
+    let config_path = folder.join("tokenizer_config.json");
+    let config = json::read(&config_path, JSON_LIMIT_BYTES)?;
+    read_template(folder, &config_path, config.as_ref())
+}
+
 /// The chat template: a file of its own, or a field of `tokenizer_config.json`, a string or a list of named ones.
 fn read_template(folder: &Path, config_path: &Path, config: Option<&Value>) -> Result<Option<String>, Error> {
     if let Some(text) = files::read_text(&folder.join("chat_template.jinja"), TEMPLATE_LIMIT_BYTES)? {
