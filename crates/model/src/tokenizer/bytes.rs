@@ -88,7 +88,7 @@ impl TokenBytes {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{alphabet, byte_of};
+    use super::byte_of;
 
     #[test]
     fn the_alphabet_has_each_byte_once_and_in_the_order_of_tokenizers() {
@@ -100,6 +100,6 @@ mod tests {
             (Some(32), Some(10), Some(0xad), Some(255))
         );
         assert_eq!((byte_of(' '), byte_of('ń')), (None, None));
-        assert_eq!(alphabet().map(|(_, byte)| byte).collect::<HashSet<_>>(), bytes);
+        assert_eq!(super::alphabet().map(|(_, byte)| byte).collect::<HashSet<_>>(), bytes);
     }
 }
