@@ -380,7 +380,7 @@ fn templates_whose_answers_cannot_be_learnt_are_refused() {
         (
             format!(
                 "{{% for m in messages %}}{}{{% endfor %}}{prompt}",
-                turn.replace("m.content", "m.content if loop.last else ''")
+                turn.replace("m.content", "'' if m.role == 'assistant' and not loop.last else m.content")
             ),
             "message 2: it is written otherwise once later ones follow it",
         ),
