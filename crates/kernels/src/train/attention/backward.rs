@@ -8,7 +8,7 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
-        kernel::{A, Kernel, Out, Tile, Words},
+        kernel::{A, Kernel, Out, Rows, Tile, Words},
         pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, pack_rows},
     },
 };
@@ -71,7 +71,7 @@ pub unsafe fn heads(
                     for (a, b, scores) in products {
                         let start = scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start);
                         let tile = Tile {
-                            a: A::Rows(a.as_ptr().cast()),
+                            a: A::Rows(Rows::packed(a.as_ptr().cast())),
                             b: b[seen.start / LANES * steps..].as_ptr(),
                             unit_lines: steps,
                             steps,
@@ -95,7 +95,7 @@ pub unsafe fn heads(
                     }
                     gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
                     let to_q = Tile {
-                        a: A::Rows(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number)),
+                        a: A::Rows(Rows::packed(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number))),
                         b: scratch.keys_along[seen.start / number..].as_ptr(),
                         unit_lines: along,
                         // Keys are packed up to the last one only.

@@ -7,7 +7,7 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
-        kernel::{A, Kernel, Out, Tile, Words},
+        kernel::{A, Kernel, Out, Rows, Tile, Words},
         pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, pack_rows},
     },
 };
@@ -59,7 +59,7 @@ pub unsafe fn block(
                 }
                 pack_rows(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
                 let scores = Tile {
-                    a: A::Rows(scratch.rows.as_ptr().cast()),
+                    a: A::Rows(Rows::packed(scratch.rows.as_ptr().cast())),
                     b: scratch.keys[seen.start / LANES * steps..].as_ptr(),
                     unit_lines: steps,
                     steps,
@@ -89,7 +89,7 @@ pub unsafe fn block(
                 }
                 let number = kernel.step_numbers();
                 let values = Tile {
-                    a: A::Rows(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number)),
+                    a: A::Rows(Rows::packed(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number))),
                     b: scratch.values[seen.start / number..].as_ptr(),
                     unit_lines: BLOCK / number,
                     // Values are packed up to the last key only.

@@ -37,19 +37,51 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
-/// Rows of `a`, packed.
+/// Rows of `a`.
 #[derive(Debug, Clone, Copy)]
-pub enum A {
-    /// Row after row, [`ROW_LINES`] apart; the first of them.
-    Rows(*const u32),
+pub enum A<'a> {
+    /// Row after row, each row's steps one after the other.
+    Rows(Rows<'a>),
     /// [`LANES`] rows side by side, step after step; the first of them.
     Lanes(*const u32),
 }
 
+/// Where rows begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// A word, aligned to half of one where rows are not packed.
+    pub start: *const u32,
+    pub stride_bytes: usize,
+    /// Which row from `start` each one is, where they are not in order.
+    pub gather: Option<&'a [u32]>,
+    /// The first of those that are meant.
+    pub first: usize,
+}
+
+impl Rows<'_> {
+    /// Packed rows, [`ROW_LINES`] apart.
+    pub fn packed(start: *const u32) -> Self {
+        Self { start, stride_bytes: ROW_LINES * size_of::<Line>(), gather: None, first: 0 }
+    }
+
+    /// Those from `row` on.
+    #[inline(always)]
+    pub fn from(self, row: usize) -> Self {
+        Self { first: self.first + row, ..self }
+    }
+
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> *const u32 {
+        let row = self.first + row;
+        let row = self.gather.map_or(row, |rows| rows[row] as usize);
+        self.start.wrapping_byte_add(row * self.stride_bytes)
+    }
+}
+
 /// One call of a kernel.
 #[derive(Debug, Clone, Copy)]
-pub struct Tile {
-    pub a: A,
+pub struct Tile<'a> {
+    pub a: A<'a>,
     /// Units of [`LANES`] columns.
     pub b: *const Line,
     /// Lines from one unit to the next.
@@ -128,7 +160,7 @@ impl Kernel {
     /// # Safety
     /// `a` and `b` hold `steps` steps of so many rows and columns, packed for this kernel; `out` has room for the result and nobody else
     /// touches that.
-    pub unsafe fn multiply(self, rows: usize, tile: &Tile) {
+    pub unsafe fn multiply(self, rows: usize, tile: &Tile<'_>) {
         match (self.isa, self.words) {
             // SAFETY: `Pairs` is only chosen where the processor has AVX-512 BF16; the rest is the caller's promise.
             #[cfg(target_arch = "x86_64")]
@@ -150,13 +182,13 @@ const ROWS: usize = 6;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_avx2(rows: usize, tile: &Tile) {
+unsafe fn multiply_avx2(rows: usize, tile: &Tile<'_>) {
     // SAFETY: the caller's promise.
     unsafe { multiply_body::<true>(rows, tile) };
 }
 
 #[inline(always)]
-unsafe fn multiply_body<const FUSED: bool>(rows: usize, tile: &Tile) {
+unsafe fn multiply_body<const FUSED: bool>(rows: usize, tile: &Tile<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match rows {
@@ -171,10 +203,10 @@ unsafe fn multiply_body<const FUSED: bool>(rows: usize, tile: &Tile) {
 }
 
 #[inline(always)]
-unsafe fn rows_of<const R: usize, const FUSED: bool>(tile: &Tile) {
-    let (a, row_words, step_words) = match tile.a {
-        A::Rows(a) => (a, ROW_LINES * LANES, 1),
-        A::Lanes(a) => (a, 1, LANES),
+unsafe fn rows_of<const R: usize, const FUSED: bool>(tile: &Tile<'_>) {
+    let (a, step_words): ([*const u32; R], usize) = match tile.a {
+        A::Rows(rows) => (std::array::from_fn(|r| rows.row(r)), 1),
+        A::Lanes(a) => (std::array::from_fn(|r| a.wrapping_add(r)), LANES),
     };
     let mut sums = [[0f32; LANES]; R];
     for step in 0..tile.steps {
@@ -182,7 +214,7 @@ unsafe fn rows_of<const R: usize, const FUSED: bool>(tile: &Tile) {
         let b = unsafe { &(*tile.b.add(step)).0 };
         for r in 0..R {
             // SAFETY: the caller's promise.
-            let x = f32::from_bits(unsafe { *a.add(r * row_words + step * step_words) });
+            let x = f32::from_bits(unsafe { *a[r].add(step * step_words) });
             for lane in 0..LANES {
                 let y = f32::from_bits(b[lane]);
                 // Without the instruction, `mul_add` is a slow call.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     DEPTH_STEPS, Data, View,
-    kernel::{A, Kernel, Out, Tile, Words},
+    kernel::{A, Kernel, Out, Rows, Tile, Words},
     plan::Block,
 };
 use crate::{
@@ -82,11 +82,15 @@ impl Scratch {
         while at < k || at == 0 {
             let range = at..(at + depth).min(k);
             let steps = range.len().div_ceil(kernel.step_numbers());
-            if a.transposed {
+            let rows_of_a = if a.transposed {
                 pack_lanes(kernel, a, range.clone(), rows.clone(), DEPTH_STEPS, &mut self.a);
+                A::Lanes(self.a.as_ptr().cast())
+            } else if let Some(rows_in_place) = rows_in_place(kernel, a, &range) {
+                A::Rows(rows_in_place.from(rows.start))
             } else {
                 pack_rows(kernel, a, rows.clone(), range.clone(), &mut self.a);
-            }
+                A::Rows(Rows::packed(self.a.as_ptr().cast()))
+            };
             for panel in 0..panels {
                 let first = cols.start + LANES * (units * panel / panels);
                 let end = (cols.start + LANES * (units * (panel + 1) / panels)).min(cols.end);
@@ -98,7 +102,7 @@ impl Scratch {
                 // SAFETY: `out` has room for all of the block.
                 let corner = unsafe { out.start.add(rows.start * out.stride + first) };
                 let tile = Tile {
-                    a: A::Rows(std::ptr::null()),
+                    a: rows_of_a,
                     b: self.b.as_ptr(),
                     unit_lines: DEPTH_STEPS,
                     steps,
@@ -106,25 +110,38 @@ impl Scratch {
                     cols: end - first,
                     add: accumulate || at > 0,
                 };
-                // SAFETY: both operands were packed above, and the block is the caller's alone.
-                unsafe { multiply_rows(kernel, &self.a, a.transposed, rows.len(), tile) };
+                // SAFETY: both operands lie as the kernel reads them, and the block is the caller's alone.
+                unsafe { multiply_rows(kernel, rows.len(), tile) };
             }
             at += depth;
         }
     }
 }
 
-/// All of `rows` packed rows by a packed panel, a few rows at a time in even shares.
+/// The rows of `from` for steps `depth`, where a kernel reads them as they lie: whole pairs of bf16.
+pub fn rows_in_place<'a>(kernel: Kernel, from: View<'a>, depth: &Range<usize>) -> Option<Rows<'a>> {
+    match from.data {
+        Data::Bf16(data) if kernel.words() == Words::Pairs && depth.len().is_multiple_of(2) => Some(Rows {
+            start: data.as_ptr().wrapping_add(depth.start).cast(),
+            stride_bytes: from.stride * size_of::<u16>(),
+            gather: from.gather,
+            first: 0,
+        }),
+        _ => None,
+    }
+}
+
+/// All of `rows` rows by a packed panel, a few rows at a time in even shares.
 ///
 /// # Safety
-/// As for [`Kernel::multiply`], for all of these rows.
-unsafe fn multiply_rows(kernel: Kernel, a: &[Line], lanes: bool, rows: usize, tile: Tile) {
+/// As for [`Kernel::multiply`], for all of these rows; where they lie side by side, a unit of them is [`DEPTH_STEPS`] lines.
+unsafe fn multiply_rows(kernel: Kernel, rows: usize, tile: Tile<'_>) {
     // Where rows lie side by side, no tile takes rows of two units.
-    let unit = if lanes { LANES } else { rows.max(1) };
+    let unit = if matches!(tile.a, A::Lanes(_)) { LANES } else { rows.max(1) };
     for start in (0..rows).step_by(unit) {
-        let a = match lanes {
-            true => A::Lanes(a[start / LANES * DEPTH_STEPS..].as_ptr().cast()),
-            false => A::Rows(a.as_ptr().cast()),
+        let a = match tile.a {
+            A::Lanes(a) => A::Lanes(a.wrapping_add(start * DEPTH_STEPS)),
+            a => a,
         };
         // SAFETY: inside the block's result.
         let out = Out { start: unsafe { tile.out.start.add(start * tile.out.stride) }, ..tile.out };
@@ -133,12 +150,12 @@ unsafe fn multiply_rows(kernel: Kernel, a: &[Line], lanes: bool, rows: usize, ti
     }
 }
 
-/// `rows` packed rows, of one unit where they lie side by side, by any number of columns.
+/// `rows` rows, of one unit where they lie side by side, by any number of columns.
 ///
 /// # Safety
 /// As for [`Kernel::multiply`], for all of these.
 #[inline(always)]
-pub unsafe fn multiply_unit(kernel: Kernel, rows: usize, tile: Tile) {
+pub unsafe fn multiply_unit(kernel: Kernel, rows: usize, tile: Tile<'_>) {
     let units = tile.cols.div_ceil(LANES);
     let panels = units.div_ceil(kernel.units());
     let shares = rows.div_ceil(kernel.rows());
@@ -148,7 +165,7 @@ pub unsafe fn multiply_unit(kernel: Kernel, rows: usize, tile: Tile) {
             let (first, last) = (rows * share / shares, rows * (share + 1) / shares);
             let a = match tile.a {
                 A::Lanes(a) => A::Lanes(a.wrapping_add(first)),
-                A::Rows(a) => A::Rows(a.wrapping_add(first * ROW_LINES * LANES)),
+                A::Rows(rows) => A::Rows(rows.from(first)),
             };
             let tile = Tile {
                 a,

@@ -33,16 +33,16 @@ macro_rules! kernel {
         /// # Safety
         /// As for `Kernel::multiply`; the processor has these instructions.
         #[target_feature(enable = $features)]
-        pub unsafe fn $name(rows: usize, tile: &Tile) {
+        pub unsafe fn $name(rows: usize, tile: &Tile<'_>) {
             macro_rules! pick {
                 ($r:literal) => {
-                    match (tile.cols.div_ceil(LANES), tile.a) {
-                        (1, A::Rows(a)) => $of::<$r, 1, false>(a, tile),
-                        (2, A::Rows(a)) => $of::<$r, 2, false>(a, tile),
-                        (_, A::Rows(a)) => $of::<$r, 3, false>(a, tile),
-                        (1, A::Lanes(a)) => $of::<$r, 1, true>(a, tile),
-                        (2, A::Lanes(a)) => $of::<$r, 2, true>(a, tile),
-                        (_, A::Lanes(a)) => $of::<$r, 3, true>(a, tile),
+                    match (tile.cols.div_ceil(LANES), matches!(tile.a, A::Lanes(_))) {
+                        (1, false) => $of::<$r, 1, false>(tile),
+                        (2, false) => $of::<$r, 2, false>(tile),
+                        (_, false) => $of::<$r, 3, false>(tile),
+                        (1, true) => $of::<$r, 1, true>(tile),
+                        (2, true) => $of::<$r, 2, true>(tile),
+                        (_, true) => $of::<$r, 3, true>(tile),
                     }
                 };
             }
@@ -62,25 +62,32 @@ macro_rules! kernel {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn $of<const R: usize, const U: usize, const SIDE_BY_SIDE: bool>(a: *const u32, tile: &Tile) {
-            let (row_words, step_words) = if SIDE_BY_SIDE { (1, LANES) } else { (ROW_LINES * LANES, 1) };
+        unsafe fn $of<const R: usize, const U: usize, const SIDE_BY_SIDE: bool>(tile: &Tile<'_>) {
+            let mut starts = [std::ptr::null::<u32>(); R];
+            for (r, start) in starts.iter_mut().enumerate() {
+                *start = match tile.a {
+                    A::Rows(rows) => rows.row(r),
+                    A::Lanes(a) => a,
+                };
+            }
             let mut sums = [[_mm512_setzero_ps(); U]; R];
-            let (mut a, mut b) = (a, tile.b);
-            for _ in 0..tile.steps {
+            let mut b = tile.b;
+            for step in 0..tile.steps {
                 let mut line = [_mm512_setzero_si512(); U];
                 for u in 0..U {
                     // SAFETY: each unit has so many steps.
                     line[u] = unsafe { _mm512_load_si512(b.wrapping_add(u * tile.unit_lines).cast()) };
                 }
                 for r in 0..R {
-                    // SAFETY: each row has so many steps.
-                    let $x = _mm512_set1_epi32(unsafe { *a.wrapping_add(r * row_words) } as i32);
+                    let at = if SIDE_BY_SIDE { step * LANES + r } else { step };
+                    // SAFETY: each row has so many steps; those that are not packed lie at any even address.
+                    let $x = _mm512_set1_epi32(unsafe { starts[r].wrapping_add(at).read_unaligned() } as i32);
                     for u in 0..U {
                         let ($sum, $y) = (sums[r][u], line[u]);
                         sums[r][u] = $multiply;
                     }
                 }
-                (a, b) = (a.wrapping_add(step_words), b.wrapping_add(1));
+                b = b.wrapping_add(1);
             }
             for r in 0..R {
                 for u in 0..U {
@@ -115,6 +122,24 @@ trait Number: Copy {
     /// # Safety
     /// Those in `mask` can be read.
     unsafe fn load(at: *const Self, mask: __mmask16) -> __m512;
+
+    /// The first `count` of thirty-two, in bf16, zeros after them.
+    ///
+    /// # Safety
+    /// These can be read.
+    unsafe fn halves(at: *const Self, count: usize) -> __m512i;
+
+    /// Sixteen of them, in bf16, each with its partner from `second`; zeros where a mask has none.
+    ///
+    /// # Safety
+    /// Those in the masks can be read.
+    unsafe fn interleaved(first: (*const Self, __mmask16), second: (*const Self, __mmask16)) -> __m512i;
+
+    /// The same of thirty-two.
+    ///
+    /// # Safety
+    /// All of them can be read.
+    unsafe fn interleaved_twice(first: *const Self, second: *const Self) -> [__m512i; 2];
 }
 
 impl Number for f32 {
@@ -123,6 +148,36 @@ impl Number for f32 {
     unsafe fn load(at: *const Self, mask: __mmask16) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_maskz_loadu_ps(mask, at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn halves(at: *const Self, count: usize) -> __m512i {
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe {
+            let low = Self::load(at, below(count));
+            let high = Self::load(at.wrapping_add(16), below(count.saturating_sub(16)));
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn interleaved(first: (*const Self, __mmask16), second: (*const Self, __mmask16)) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { interleave(Self::load(first.0, first.1), Self::load(second.0, second.1)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn interleaved_twice(first: *const Self, second: *const Self) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            [
+                Self::interleaved((first, !0), (second, !0)),
+                Self::interleaved((first.wrapping_add(16), !0), (second.wrapping_add(16), !0)),
+            ]
+        }
     }
 }
 
@@ -134,20 +189,46 @@ impl Number for u16 {
         let halves = unsafe { _mm256_maskz_loadu_epi16(mask, at.cast()) };
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
     }
-}
 
-/// Thirty-two numbers as sixteen pairs.
-///
-/// # Safety
-/// The first `count` can be read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pairs<T: Number>(at: *const T, count: usize) -> __m512i {
-    // SAFETY: the caller's promise; what is masked is not read.
-    unsafe {
-        let low = T::load(at, below(count));
-        let high = T::load(at.wrapping_add(16), below(count.saturating_sub(16)));
-        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn halves(at: *const Self, count: usize) -> __m512i {
+        let mask = if count >= 32 { !0 } else { (1 << count) - 1 };
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe { _mm512_maskz_loadu_epi16(mask, at.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn interleaved(first: (*const Self, __mmask16), second: (*const Self, __mmask16)) -> __m512i {
+        // SAFETY: the caller's promise.
+        let [low, high] = [first, second].map(|(at, mask)| unsafe { _mm256_maskz_loadu_epi16(mask, at.cast()) });
+        _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn interleaved_twice(first: *const Self, second: *const Self) -> [__m512i; 2] {
+        /// Words `i` of both, one after the other, from word 16 · `half` on.
+        const fn order(half: usize) -> [u16; 32] {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (16 * half + i / 2 + 32 * (i % 2)) as u16;
+                i += 1;
+            }
+            order
+        }
+        const ORDERS: [[u16; 32]; 2] = [order(0), order(1)];
+        // SAFETY: the caller's promise; an order is 64 bytes.
+        unsafe {
+            let (first, second) = (_mm512_loadu_si512(first.cast()), _mm512_loadu_si512(second.cast()));
+            let [low, high] = &ORDERS;
+            [
+                _mm512_permutex2var_epi16(first, _mm512_loadu_si512(low.as_ptr().cast()), second),
+                _mm512_permutex2var_epi16(first, _mm512_loadu_si512(high.as_ptr().cast()), second),
+            ]
+        }
     }
 }
 
@@ -199,7 +280,7 @@ unsafe fn rows_of<T: Number>(data: *const T, from: View<'_>, rows: Range<usize>,
         for (line, at) in (0..depth.len()).step_by(2 * LANES).enumerate() {
             // SAFETY: the row has so many numbers, and `out` so many lines.
             unsafe {
-                let words = pairs(start.wrapping_add(at), depth.len() - at);
+                let words = T::halves(start.wrapping_add(at), depth.len() - at);
                 _mm512_store_si512(out.add(i * ROW_LINES + line).cast(), words);
             }
         }
@@ -236,13 +317,23 @@ unsafe fn lanes_of<T: Number>(
         let first = data.wrapping_add(from.start(row) + lanes.start);
         let both = row + 1 < depth.end;
         let second = if both { data.wrapping_add(from.start(row + 1) + lanes.start) } else { first };
-        for (unit, at) in (0..lanes.len()).step_by(LANES).enumerate() {
-            let mask = below(lanes.len() - at);
+        let twos = if both { lanes.len() / (2 * LANES) } else { 0 };
+        for two in 0..twos {
+            let at = two * 2 * LANES;
             // SAFETY: both rows have so many numbers, and `out` so many lines.
             unsafe {
-                let low = T::load(first.wrapping_add(at), mask);
-                let high = T::load(second.wrapping_add(at), if both { mask } else { 0 });
-                _mm512_store_si512(out.add(unit * unit_lines + step).cast(), interleave(low, high));
+                let [low, high] = T::interleaved_twice(first.wrapping_add(at), second.wrapping_add(at));
+                _mm512_store_si512(out.add(2 * two * unit_lines + step).cast(), low);
+                _mm512_store_si512(out.add((2 * two + 1) * unit_lines + step).cast(), high);
+            }
+        }
+        for (unit, at) in (0..lanes.len()).step_by(LANES).enumerate().skip(2 * twos) {
+            let mask = below(lanes.len() - at);
+            // SAFETY: as above.
+            unsafe {
+                let first = (first.wrapping_add(at), mask);
+                let second = (second.wrapping_add(at), if both { mask } else { 0 });
+                _mm512_store_si512(out.add(unit * unit_lines + step).cast(), T::interleaved(first, second));
             }
         }
     }
@@ -281,7 +372,7 @@ unsafe fn columns_pairs_of<T: Number>(
             for (row, block) in block.iter_mut().enumerate().take(rows) {
                 let start = data.wrapping_add(from.start(first + row) + depth.start + at);
                 // SAFETY: the row has so many numbers.
-                *block = unsafe { pairs(start, left) };
+                *block = unsafe { T::halves(start, left) };
             }
             // SAFETY: as below.
             unsafe { store_columns(block, left.div_ceil(2), out.add(unit * unit_lines + at / 2)) };
