@@ -61,20 +61,20 @@ impl Isa {
 /// Compiles one `#[inline(always)]` body for every instruction set, and makes the function that picks among them by its
 /// first argument. The bodies are written so that the compiler vectorises them.
 macro_rules! for_each_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+        $vis fn $name $(<$generic: $bound>)? (isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512($($arg: $type),*) $(-> $ret)? {
+            fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $ret)? {
                 $body($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2($($arg: $type),*) $(-> $ret)? {
+            fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $ret)? {
                 $body($($arg),*)
             }
             match isa {

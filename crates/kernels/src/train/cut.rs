@@ -9,6 +9,8 @@ pub(crate) struct Cut<'a, T> {
     first: *mut T,
     len: usize,
     part: usize,
+    /// How many parts there are, where some lie past the end.
+    count: Option<usize>,
     slice: PhantomData<&'a mut [T]>,
 }
 
@@ -18,7 +20,14 @@ unsafe impl<T: Send> Sync for Cut<'_, T> {}
 impl<'a, T> Cut<'a, T> {
     /// `data` in parts of `part` numbers; no parts where `part` is 0.
     pub(crate) fn new(data: &'a mut [T], part: usize) -> Self {
-        Self { first: data.as_mut_ptr(), len: data.len(), part, slice: PhantomData }
+        Self { first: data.as_mut_ptr(), len: data.len(), part, count: None, slice: PhantomData }
+    }
+
+    /// The same, where `data` may also be empty instead of `len` numbers: then its parts are empty, and as many.
+    pub(crate) fn of(data: &'a mut [T], part: usize, len: usize) -> Self {
+        let count = if part == 0 { 0 } else { len.div_ceil(part) };
+        assert!(data.is_empty() || data.len() == len, "{} numbers instead of {len}", data.len());
+        Self { count: Some(count), ..Self::new(data, part) }
     }
 }
 
@@ -41,11 +50,11 @@ impl<'a, T> Parts for Cut<'a, T> {
     type Item = &'a mut [T];
 
     fn count(&self) -> usize {
-        if self.part == 0 { 0 } else { self.len.div_ceil(self.part) }
+        self.count.unwrap_or(if self.part == 0 { 0 } else { self.len.div_ceil(self.part) })
     }
 
     unsafe fn part(&self, index: usize) -> &'a mut [T] {
-        let start = index * self.part;
+        let start = (index * self.part).min(self.len);
         let len = self.part.min(self.len - start);
         // SAFETY: within the slice, by the caller's word on `index`; no other part has these numbers, and this one is handed
         // out once.
@@ -99,6 +108,7 @@ mod tests {
         for_each(&compute, (Cut::new(&mut a, 3), Cut::new(&mut b, 1)), |index, (a, b)| {
             a.iter_mut().chain(b).for_each(|x| *x += 1 + index as u32);
         });
+        for_each(&compute, (Cut::new(&mut a, 3), Cut::of(&mut b[..0], 3, 10)), |_, (_, none)| assert!(none.is_empty()));
         assert_eq!(a, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]);
         assert_eq!(b, [1, 2, 3, 4]);
     }

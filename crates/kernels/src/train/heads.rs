@@ -2,7 +2,10 @@
 
 use super::{
     BLOCK_ROWS,
+    DataMut,
+    attention::MAX_HEAD_DIM,
     cut::{Cut, for_each},
+    number::Number,
     sum::{add_partials, dot3},
 };
 use crate::{RopeTable, compute::Compute, isa::for_each_isa, norm::inverse_rms};
@@ -75,11 +78,29 @@ pub fn heads_backward(
     dq: &[f32],
     dk: &[f32],
     dv: &[f32],
-    d_qkv: &mut [f32],
+    d_qkv: DataMut<'_>,
     d_norms: &mut [f32],
     accumulate: bool,
     partials: &mut [f32],
 ) {
+    match d_qkv {
+        DataMut::F32(d_qkv) => backward(compute, heads, qkv, [dq, dk, dv], d_qkv, d_norms, accumulate, partials),
+        DataMut::Bf16(d_qkv) => backward(compute, heads, qkv, [dq, dk, dv], d_qkv, d_norms, accumulate, partials),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn backward<N: Number>(
+    compute: &Compute,
+    heads: &Heads<'_>,
+    qkv: &[f32],
+    [dq, dk, dv]: [&[f32]; 3],
+    d_qkv: &mut [N],
+    d_norms: &mut [f32],
+    accumulate: bool,
+    partials: &mut [f32],
+) {
+    assert!(heads.head_dim <= MAX_HEAD_DIM, "heads of {} numbers", heads.head_dim);
     let (width, q_width, kv_width) = (heads.width(), heads.q_width(), heads.kv_width());
     let partials = &mut partials[..(d_qkv.len() / width).div_ceil(BLOCK_ROWS) * 2 * heads.head_dim];
     let parts = (Cut::new(d_qkv, BLOCK_ROWS * width), Cut::new(partials, 2 * heads.head_dim));
@@ -96,7 +117,9 @@ pub fn heads_backward(
             let (dq, dk) = (&dq[row * q_width..][..q_width], &dk[row * kv_width..][..kv_width]);
             row_backward(compute.isa(), from_q, heads.q_norm, heads.eps, angles, dq, to_q, d_q_norm);
             row_backward(compute.isa(), from_k, heads.k_norm, heads.eps, angles, dk, to_k, d_k_norm);
-            to_v.copy_from_slice(&dv[row * kv_width..][..kv_width]);
+            for (to, d) in to_v.iter_mut().zip(&dv[row * kv_width..][..kv_width]) {
+                *to = N::of(*d);
+            }
         }
     });
     add_partials(compute, partials, d_norms, accumulate);
@@ -123,37 +146,39 @@ fn row_forward_body(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], 
 }
 
 for_each_isa! {
-    fn row_backward(
-        x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], d_out: &[f32], dx: &mut [f32], d_weight: &mut [f32],
+    fn row_backward<N: Number>(
+        x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], d_out: &[f32], dx: &mut [N], d_weight: &mut [f32],
     ) = row_backward_body
 }
 
 #[inline(always)]
-fn row_backward_body(
+fn row_backward_body<N: Number>(
     x: &[f32],
     weight: &[f32],
     eps: f32,
     angles: &[(f32, f32)],
     d_out: &[f32],
-    dx: &mut [f32],
+    dx: &mut [N],
     d_weight: &mut [f32],
 ) {
     let half = angles.len();
     let width = 2 * half;
+    let mut turned = [0.0; MAX_HEAD_DIM];
+    let turned = &mut turned[..width];
     for ((x, d_out), dx) in x.chunks_exact(width).zip(d_out.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
         // The rotation back, then the norm.
-        let ((d_low, d_high), (dx_low, dx_high)) = (d_out.split_at(half), dx.split_at_mut(half));
+        let ((d_low, d_high), (dx_low, dx_high)) = (d_out.split_at(half), turned.split_at_mut(half));
         for i in 0..half {
             let (cos, sin) = angles[i];
             dx_low[i] = d_low[i] * cos + d_high[i] * sin;
             dx_high[i] = d_high[i] * cos - d_low[i] * sin;
         }
         let scale = inverse_rms(x, eps);
-        let along = dot3(x, dx, weight) * scale * scale * scale / width as f32;
+        let along = dot3(x, turned, weight) * scale * scale * scale / width as f32;
         let (weight, d_weight) = (&weight[..width], &mut d_weight[..width]);
         for i in 0..width {
-            d_weight[i] += dx[i] * x[i] * scale;
-            dx[i] = scale * weight[i] * dx[i] - along * x[i];
+            d_weight[i] += turned[i] * x[i] * scale;
+            dx[i] = N::of(scale * weight[i] * turned[i] - along * x[i]);
         }
     }
 }
@@ -162,6 +187,7 @@ fn row_backward_body(
 mod tests {
     use super::*;
     use crate::{
+        float::f32_to_bf16,
         isa::Isa,
         train::check::{numbers, slopes},
     };
@@ -188,7 +214,12 @@ mod tests {
             let compute = Compute::with_isa(isa, 2, 0);
             let mut d_qkv = vec![7.0; rows * width];
             let (mut d_norms, mut partials) = (vec![7.0; 2 * head_dim], vec![0.0; 4 * head_dim]);
-            heads_backward(&compute, &heads, &qkv, &dq, &dk, &dv, &mut d_qkv, &mut d_norms, false, &mut partials);
+            let mut rounded = vec![0; d_qkv.len()];
+            let to = DataMut::Bf16(&mut rounded);
+            heads_backward(&compute, &heads, &qkv, &dq, &dk, &dv, to, &mut d_norms, false, &mut partials);
+            let to = DataMut::F32(&mut d_qkv);
+            heads_backward(&compute, &heads, &qkv, &dq, &dk, &dv, to, &mut d_norms, false, &mut partials);
+            assert!(rounded.iter().zip(&d_qkv).all(|(rounded, d)| *rounded == f32_to_bf16(*d)));
 
             // The forward pass of the kernel itself is held to the same f64 pass that the slopes are taken of.
             let (mut q, mut k, mut v) = (vec![0.0; dq.len()], vec![0.0; dk.len()], vec![0.0; dv.len()]);

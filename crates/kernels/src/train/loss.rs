@@ -4,13 +4,19 @@ use super::{
     cut::{Cut, for_each},
     sum::{LANES, total},
 };
-use crate::{compute::Compute, float::exp, isa::for_each_isa};
+use crate::{
+    compute::Compute,
+    float::{exp, f32_to_bf16},
+    isa::for_each_isa,
+};
 
 /// Rows that one thread takes at a time: a row may be a whole vocabulary.
 const ROWS: usize = 4;
 
 /// `losses: (rows)` become the cross-entropy of each row in nats, and `logits: (rows, vocab)` their gradient times `scale`:
 /// `scale · (softmax(logits) − target)`. `targets: (rows)`, each below `vocab`.
+///
+/// Where `rounded: (rows, vocab)` is not empty, it takes the gradient in bf16, and what is left in `logits` means nothing.
 pub fn cross_entropy(
     compute: &Compute,
     logits: &mut [f32],
@@ -18,21 +24,25 @@ pub fn cross_entropy(
     targets: &[u32],
     scale: f32,
     losses: &mut [f32],
+    rounded: &mut [u16],
 ) {
-    for_each(compute, (Cut::new(logits, ROWS * vocab), Cut::new(losses, ROWS)), |index, (logits, losses)| {
+    let rounded = Cut::of(rounded, ROWS * vocab, logits.len());
+    let parts = (Cut::new(logits, ROWS * vocab), Cut::new(losses, ROWS), rounded);
+    for_each(compute, parts, |index, (logits, losses, rounded)| {
         let rows = logits.chunks_exact_mut(vocab).zip(losses).zip(&targets[index * ROWS..]);
-        for ((logits, loss), target) in rows {
-            *loss = row(compute.isa(), logits, *target as usize, scale);
+        for (i, ((logits, loss), target)) in rows.enumerate() {
+            let rounded = if rounded.is_empty() { &mut [][..] } else { &mut rounded[i * vocab..][..vocab] };
+            *loss = row(compute.isa(), logits, *target as usize, scale, rounded);
         }
     });
 }
 
 for_each_isa! {
-    fn row(logits: &mut [f32], target: usize, scale: f32) -> f32 = row_body
+    fn row(logits: &mut [f32], target: usize, scale: f32, rounded: &mut [u16]) -> f32 = row_body
 }
 
 #[inline(always)]
-fn row_body(logits: &mut [f32], target: usize, scale: f32) -> f32 {
+fn row_body(logits: &mut [f32], target: usize, scale: f32, rounded: &mut [u16]) -> f32 {
     let top = top(logits);
     let at_target = logits[target];
     let mut lanes = [0.0f32; LANES];
@@ -50,10 +60,17 @@ fn row_body(logits: &mut [f32], target: usize, scale: f32) -> f32 {
     }
     sum += total(lanes);
     let factor = scale / sum;
-    for x in logits.iter_mut() {
-        *x *= factor;
+    if rounded.is_empty() {
+        for x in logits.iter_mut() {
+            *x *= factor;
+        }
+        logits[target] -= scale;
+    } else {
+        for (rounded, x) in rounded.iter_mut().zip(&*logits) {
+            *rounded = f32_to_bf16(x * factor);
+        }
+        rounded[target] = f32_to_bf16(logits[target] * factor - scale);
     }
-    logits[target] -= scale;
     top + sum.ln() - at_target
 }
 
@@ -90,7 +107,12 @@ mod tests {
         for isa in Isa::available() {
             let compute = Compute::with_isa(isa, 2, 0);
             let (mut d_logits, mut losses) = (logits.clone(), vec![0.0; rows]);
-            cross_entropy(&compute, &mut d_logits, vocab, &targets, scale, &mut losses);
+            let (mut again, mut rounded) = (logits.clone(), vec![0; rows * vocab]);
+            cross_entropy(&compute, &mut again, vocab, &targets, scale, &mut losses, &mut rounded);
+            let want = losses.clone();
+            cross_entropy(&compute, &mut d_logits, vocab, &targets, scale, &mut losses, &mut []);
+            assert_eq!(losses, want);
+            assert!(rounded.iter().zip(&d_logits).all(|(rounded, d)| *rounded == f32_to_bf16(*d)));
             for (row, got) in losses.iter().enumerate() {
                 assert!((f64::from(*got) - loss(row, &as_f64)).abs() < 1e-5);
             }
@@ -106,7 +128,7 @@ mod tests {
             let mut logits = numbers(40, 1);
             logits[7] = bad;
             let mut loss = [0.0];
-            cross_entropy(&compute, &mut logits, 40, &[3], 1.0, &mut loss);
+            cross_entropy(&compute, &mut logits, 40, &[3], 1.0, &mut loss, &mut []);
             assert!(loss[0].is_nan(), "{bad}: {loss:?}");
         }
     }

@@ -14,11 +14,13 @@ pub mod gemm;
 pub mod heads;
 pub mod loss;
 pub mod norm;
+mod number;
 pub mod router;
 mod sum;
 pub mod swiglu;
 
 pub use gemm::{Data, Precision, Product, View, products, round_to_bf16};
+pub use number::DataMut;
 
 /// Rows that one thread takes at a time. Sums over rows are taken over each such block and then over the blocks, so it also
 /// says how large the scratch for a gradient that is summed over rows must be.

@@ -3,6 +3,7 @@
 use super::{
     BLOCK_ROWS,
     cut::{Cut, for_each},
+    gemm::round,
     sum::{add_partials, dot3},
 };
 use crate::{compute::Compute, isa::for_each_isa, norm::inverse_rms};
@@ -10,10 +11,20 @@ use crate::{compute::Compute, isa::for_each_isa, norm::inverse_rms};
 /// `out = x · scale · weight` with `scale = rsqrt(mean(x²) + eps)` of each row.
 ///
 /// `x, out: (rows, width)`; `weight: (width)`; `scales: (rows)`, kept for [`rms_norm_backward`].
-pub fn rms_norm_forward(compute: &Compute, x: &[f32], weight: &[f32], eps: f32, scales: &mut [f32], out: &mut [f32]) {
+pub fn rms_norm_forward(
+    compute: &Compute,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    scales: &mut [f32],
+    out: &mut [f32],
+    rounded: &mut [u16],
+) {
     let block = BLOCK_ROWS * weight.len();
-    for_each(compute, (Cut::new(scales, BLOCK_ROWS), Cut::new(out, block)), |index, (scales, out)| {
+    let parts = (Cut::new(scales, BLOCK_ROWS), Cut::new(out, block), Cut::of(rounded, block, x.len()));
+    for_each(compute, parts, |index, (scales, out, rounded)| {
         rows_forward(compute.isa(), &x[index * block..][..out.len()], weight, eps, scales, out);
+        round(compute.isa(), out, rounded);
     });
 }
 
@@ -28,22 +39,33 @@ pub fn add_rms_norm_forward(
     sum: &mut [f32],
     scales: &mut [f32],
     out: &mut [f32],
+    rounded: &mut [u16],
 ) {
     let block = BLOCK_ROWS * weight.len();
-    let parts = (Cut::new(sum, block), Cut::new(scales, BLOCK_ROWS), Cut::new(out, block));
-    for_each(compute, parts, |index, (sum, scales, out)| {
+    let rounded = Cut::of(rounded, block, x.len());
+    let parts = (Cut::new(sum, block), Cut::new(scales, BLOCK_ROWS), Cut::new(out, block), rounded);
+    for_each(compute, parts, |index, (sum, scales, out, rounded)| {
         let at = index * block..index * block + sum.len();
         add_rows(compute.isa(), &x[at.clone()], &delta[at], sum);
         rows_forward(compute.isa(), sum, weight, eps, scales, out);
+        round(compute.isa(), out, rounded);
     });
 }
 
 /// [`rms_norm_forward`] once more, from the scales that it kept: the same bits.
-pub fn rms_norm_again(compute: &Compute, x: &[f32], weight: &[f32], scales: &[f32], out: &mut [f32]) {
+pub fn rms_norm_again(
+    compute: &Compute,
+    x: &[f32],
+    weight: &[f32],
+    scales: &[f32],
+    out: &mut [f32],
+    rounded: &mut [u16],
+) {
     let block = BLOCK_ROWS * weight.len();
-    for_each(compute, Cut::new(out, block), |index, out| {
+    for_each(compute, (Cut::new(out, block), Cut::of(rounded, block, x.len())), |index, (out, rounded)| {
         let scales = &scales[index * BLOCK_ROWS..][..out.len() / weight.len()];
         rows_again(compute.isa(), &x[index * block..][..out.len()], weight, scales, out);
+        round(compute.isa(), out, rounded);
     });
 }
 
@@ -57,6 +79,7 @@ pub fn rms_norm_backward(
     scales: &[f32],
     d_out: &[f32],
     dx: &mut [f32],
+    rounded: &mut [u16],
     d_weight: &mut [f32],
     accumulate: bool,
     partials: &mut [f32],
@@ -64,11 +87,13 @@ pub fn rms_norm_backward(
     let width = weight.len();
     let block = BLOCK_ROWS * width;
     let partials = &mut partials[..scales.len().div_ceil(BLOCK_ROWS) * width];
-    for_each(compute, (Cut::new(dx, block), Cut::new(partials, width)), |index, (dx, partial)| {
+    let parts = (Cut::new(dx, block), Cut::of(rounded, block, x.len()), Cut::new(partials, width));
+    for_each(compute, parts, |index, (dx, rounded, partial)| {
         let at = index * block..index * block + dx.len();
         let scales = &scales[index * BLOCK_ROWS..][..dx.len() / width];
         partial.fill(0.0);
         rows_backward(compute.isa(), &x[at.clone()], weight, scales, &d_out[at], dx, partial);
+        round(compute.isa(), dx, rounded);
     });
     add_partials(compute, partials, d_weight, accumulate);
 }
@@ -140,6 +165,7 @@ fn add_rows_body(x: &[f32], delta: &[f32], sum: &mut [f32]) {
 mod tests {
     use super::*;
     use crate::{
+        float::f32_to_bf16,
         isa::Isa,
         train::check::{numbers, slopes},
     };
@@ -152,14 +178,19 @@ mod tests {
         for isa in Isa::available() {
             let compute = Compute::with_isa(isa, 2, 0);
             let (mut scales, mut out) = (vec![0.0; rows], vec![0.0; rows * width]);
-            rms_norm_forward(&compute, &x, &weight, eps, &mut scales, &mut out);
+            let mut rounded = vec![0; rows * width];
+            rms_norm_forward(&compute, &x, &weight, eps, &mut scales, &mut out, &mut rounded);
+            assert!(rounded.iter().zip(&out).all(|(rounded, out)| *rounded == f32_to_bf16(*out)));
             let mut again = vec![0.0; rows * width];
-            rms_norm_again(&compute, &x, &weight, &scales, &mut again);
+            rms_norm_again(&compute, &x, &weight, &scales, &mut again, &mut []);
             assert_eq!(again, out);
 
             let (mut dx, mut d_weight) = (vec![1.0; rows * width], vec![2.0; width]);
             let mut partials = vec![0.0; 2 * width];
-            rms_norm_backward(&compute, &x, &weight, &scales, &d_out, &mut dx, &mut d_weight, true, &mut partials);
+            let mut rounded = vec![0; rows * width];
+            let (to, norm) = (&mut dx, &mut d_weight);
+            rms_norm_backward(&compute, &x, &weight, &scales, &d_out, to, &mut rounded, norm, true, &mut partials);
+            assert!(rounded.iter().zip(&dx).all(|(rounded, dx)| *rounded == f32_to_bf16(*dx)));
             dx.iter_mut().for_each(|d| *d -= 1.0);
             d_weight.iter_mut().for_each(|d| *d -= 2.0);
 
@@ -182,11 +213,11 @@ mod tests {
         let (x, delta, weight) = (numbers(rows * width, 1), numbers(rows * width, 2), numbers(width, 3));
         let compute = Compute::new(2, 0);
         let (mut sum, mut scales, mut out) = (vec![0.0; rows * width], vec![0.0; rows], vec![0.0; rows * width]);
-        add_rms_norm_forward(&compute, &x, &delta, &weight, 1e-5, &mut sum, &mut scales, &mut out);
+        add_rms_norm_forward(&compute, &x, &delta, &weight, 1e-5, &mut sum, &mut scales, &mut out, &mut []);
         let want: Vec<f32> = x.iter().zip(&delta).map(|(x, delta)| x + delta).collect();
         assert_eq!(sum, want);
         let (mut want_scales, mut want_out) = (vec![0.0; rows], vec![0.0; rows * width]);
-        rms_norm_forward(&compute, &want, &weight, 1e-5, &mut want_scales, &mut want_out);
+        rms_norm_forward(&compute, &want, &weight, 1e-5, &mut want_scales, &mut want_out, &mut []);
         assert_eq!((scales, out), (want_scales, want_out));
     }
 }

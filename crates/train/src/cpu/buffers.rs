@@ -1,9 +1,12 @@
 //! Activations: what the backward pass takes of each layer, and what lives for a moment only.
 
-use dots_kernels::train::BLOCK_ROWS;
+use dots_kernels::train::{BLOCK_ROWS, Precision};
 use dots_model::{Config, Error};
 
-use super::memory::Memory;
+use super::{
+    memory::Memory,
+    operand::{Both, Operand},
+};
 
 /// Most bytes of logits that exist at once, if one row has no more.
 const LOGITS_BYTES: usize = 16 << 20;
@@ -28,11 +31,11 @@ pub(super) struct Kept {
     pub(super) middle: Vec<f32>,
     /// `(tokens)`: scales of the norm after attention.
     pub(super) middle_scales: Vec<f32>,
-    /// `(tokens, 2 · width)` of the dense MLP or the shared experts; the backward pass writes its gradient over it.
+    /// `(tokens, 2 · width)` of the dense MLP or the shared experts.
     pub(super) gate_up: Vec<f32>,
     /// Of a mixture.
     pub(super) routing: Routing,
-    /// `(tokens · top_k, 2 · expert width)`, sorted by expert; the backward pass writes its gradient over it.
+    /// `(tokens · top_k, 2 · expert width)`, sorted by expert.
     pub(super) expert_gate_up: Vec<f32>,
 }
 
@@ -97,7 +100,7 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Scratch {
     /// `(tokens, hidden)`: the residual stream after a norm.
-    pub(super) normed: Vec<f32>,
+    pub(super) normed: Both,
     /// `(tokens, heads, head_dim)`; `k`, `v`: `(tokens, kv_heads, head_dim)`.
     pub(super) q: Vec<f32>,
     pub(super) k: Vec<f32>,
@@ -105,21 +108,25 @@ pub(super) struct Scratch {
     /// `(tokens, hidden)`: what attention or an MLP adds.
     pub(super) delta: Vec<f32>,
     /// `(tokens, width)` between the products of a dense or shared MLP.
-    pub(super) active: Vec<f32>,
+    pub(super) active: Operand,
     /// `(tokens · top_k, expert width)`, sorted by expert.
-    pub(super) expert_active: Vec<f32>,
+    pub(super) expert_active: Operand,
     /// `(tokens · top_k, hidden)`, sorted by expert.
     pub(super) expert_out: Vec<f32>,
     /// `(tokens, top_k)`.
     pub(super) largest: Vec<u32>,
     /// Gradients of what has the same name, and of the residual stream.
-    pub(super) d_x: Vec<f32>,
+    pub(super) d_x: Both,
     pub(super) d_normed: Vec<f32>,
+    pub(super) d_active: Vec<f32>,
+    pub(super) d_expert_active: Vec<f32>,
+    pub(super) d_gate_up: Operand,
+    pub(super) d_expert_gate_up: Operand,
     pub(super) d_attention: Vec<f32>,
     pub(super) d_q: Vec<f32>,
     pub(super) d_k: Vec<f32>,
     pub(super) d_v: Vec<f32>,
-    pub(super) d_qkv: Vec<f32>,
+    pub(super) d_qkv: Operand,
     /// `(tokens, experts)`.
     pub(super) d_scores: Vec<f32>,
     /// `(tokens · top_k)`, sorted by expert.
@@ -145,23 +152,35 @@ pub(super) struct Head {
     /// `(tokens)`.
     pub(super) scales: Vec<f32>,
     /// `(head_rows, vocab)`.
-    pub(super) logits: Vec<f32>,
+    pub(super) logits: Both,
     /// `(tokens)`.
     pub(super) losses: Vec<f32>,
 }
 
 impl Scratch {
-    pub(super) fn new(config: &Config, tokens: usize, memory: &mut Memory) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &Config,
+        tokens: usize,
+        precision: Precision,
+        memory: &mut Memory,
+    ) -> Result<Self, Error> {
         let (hidden, q, kv) = (config.hidden_size, config.attention_size(), config.kv_size());
         let is_moe = config.first_k_dense_replace < config.num_hidden_layers;
         let (top_k, experts) = if is_moe { (config.num_experts_per_tok, config.n_routed_experts) } else { (0, 0) };
         let width = config.intermediate_size.max(config.shared_intermediate_size());
         memory.part("scratch of a layer");
+        let mut both = |width: usize| Both::new(precision, &[tokens, width], memory);
+        let (normed, d_x) = (both(hidden)?, both(hidden)?);
+        let mut operand = |shape: &[usize]| Operand::new(precision, shape, memory);
+        let (active, d_gate_up) = (operand(&[tokens, width])?, operand(&[tokens, 2, width])?);
+        let expert_active = operand(&[tokens, top_k, config.moe_intermediate_size])?;
+        let d_expert_gate_up = operand(&[tokens, top_k, 2, config.moe_intermediate_size])?;
+        let d_qkv = operand(&[tokens, q + 2 * kv])?;
         let mut rows = |width: usize| memory.numbers(&[tokens, width]);
-        let (normed, delta, d_x, d_normed) = (rows(hidden)?, rows(hidden)?, rows(hidden)?, rows(hidden)?);
+        let (delta, d_normed) = (rows(hidden)?, rows(hidden)?);
         let (q_rows, k, v, d_attention) = (rows(q)?, rows(kv)?, rows(kv)?, rows(q)?);
-        let (d_q, d_k, d_v, d_qkv) = (rows(q)?, rows(kv)?, rows(kv)?, rows(q + 2 * kv)?);
-        let (active, d_scores, d_slot_weights, d_weights) = (rows(width)?, rows(experts)?, rows(top_k)?, rows(top_k)?);
+        let (d_q, d_k, d_v, d_active) = (rows(q)?, rows(kv)?, rows(kv)?, rows(width)?);
+        let (d_scores, d_slot_weights, d_weights) = (rows(experts)?, rows(top_k)?, rows(top_k)?);
         Ok(Self {
             normed,
             q: q_rows,
@@ -169,11 +188,15 @@ impl Scratch {
             v,
             delta,
             active,
-            expert_active: memory.numbers(&[tokens, top_k, config.moe_intermediate_size])?,
+            expert_active,
             expert_out: memory.numbers(&[tokens, top_k, hidden])?,
             largest: memory.numbers(&[tokens, top_k])?,
             d_x,
             d_normed,
+            d_active,
+            d_expert_active: memory.numbers(&[tokens, top_k, config.moe_intermediate_size])?,
+            d_gate_up,
+            d_expert_gate_up,
             d_attention,
             d_q,
             d_k,
@@ -191,7 +214,7 @@ impl Scratch {
                     x: memory.numbers(&[tokens, hidden])?,
                     d_x: memory.numbers(&[tokens, hidden])?,
                     scales: memory.numbers(&[tokens])?,
-                    logits: memory.numbers(&[head_rows(config, tokens), config.vocab_size])?,
+                    logits: Both::new(precision, &[head_rows(config, tokens), config.vocab_size], memory)?,
                     losses: memory.numbers(&[tokens])?,
                 }
             },

@@ -43,8 +43,10 @@ impl Pass<'_> {
             n += 1;
         }
         let rows_x = &head.x[..n * hidden];
-        let (scales, normed) = (&mut head.scales[..n], &mut scratch.normed[..n * hidden]);
-        rms_norm_forward(compute, rows_x, weights.final_norm, config.rms_norm_eps, scales, normed);
+        let scales = &mut head.scales[..n];
+        let (normed, rounded) = scratch.normed.parts(n * hidden);
+        rms_norm_forward(compute, rows_x, weights.final_norm, config.rms_norm_eps, scales, normed, rounded);
+        let normed = scratch.normed.data(n * hidden);
         let table = View::new(weights.head, vocab, hidden);
         let d_normed = &mut scratch.d_normed[..n * hidden];
         let (mut gradients, loss_scale) = match learning {
@@ -58,13 +60,15 @@ impl Pass<'_> {
         let tile = head_rows(config, x.len() / hidden);
         for start in (0..n).step_by(tile) {
             let rows = tile.min(n - start);
-            let x = View::new(&normed[start * hidden..], rows, hidden);
-            let logits = &mut head.logits[..rows * vocab];
+            let x = View::of(normed.slice(start * hidden..(start + rows) * hidden), rows, hidden);
+            let (logits, rounded) = head.logits.parts(rows * vocab);
             products(compute, self.precision, &mut [linear(x, table, logits)]);
             let losses = &mut head.losses[start..start + rows];
-            cross_entropy(compute, logits, vocab, &head.targets[start..start + rows], loss_scale, losses);
+            // Without gradients nobody takes them rounded.
+            let rounded = if gradients.is_some() { rounded } else { &mut [] };
+            cross_entropy(compute, logits, vocab, &head.targets[start..start + rows], loss_scale, losses, rounded);
             if let Some(gradients) = &mut gradients {
-                let d_logits = View::new(logits, rows, vocab);
+                let d_logits = head.logits.view(rows, vocab);
                 let jobs = &mut [
                     through(d_logits, table, &mut d_normed[start * hidden..(start + rows) * hidden]),
                     Product {
@@ -84,13 +88,17 @@ impl Pass<'_> {
             let (norm, d_norm) = (weights.final_norm, gradients.final_norm);
             let partials = &mut scratch.partials;
             if n > 0 {
-                rms_norm_backward(compute, rows_x, norm, scales, d_normed, rows_d_x, d_norm, self.accumulate, partials);
+                let (rounded, accumulate) = (&mut [], self.accumulate);
+                rms_norm_backward(
+                    compute, rows_x, norm, scales, d_normed, rows_d_x, rounded, d_norm, accumulate, partials,
+                );
             }
-            let d_x = &mut scratch.d_x[..x.len()];
+            let d_x = &mut scratch.d_x.exact[..x.len()];
             d_x.fill(0.0);
             for (row, from) in head.rows[..n].iter().zip(rows_d_x.chunks_exact(hidden)) {
                 d_x[*row as usize * hidden..][..hidden].copy_from_slice(from);
             }
+            scratch.d_x.round(compute, x.len());
         }
         (head.losses[..n].iter().map(|loss| f64::from(*loss)).sum(), n as u64)
     }

@@ -89,10 +89,11 @@ impl Pass<'_> {
         let (config, compute, n) = (self.config, self.compute, self.rows());
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
         let width = q_width + 2 * kv_width;
-        let normed = &mut scratch.normed[..n * hidden];
-        rms_norm_forward(compute, x, weights.input_norm, config.rms_norm_eps, &mut kept.input_scales[..n], normed);
+        let (normed, rounded) = scratch.normed.parts(n * hidden);
+        let scales = &mut kept.input_scales[..n];
+        rms_norm_forward(compute, x, weights.input_norm, config.rms_norm_eps, scales, normed, rounded);
         let qkv = &mut kept.qkv[..n * width];
-        let product = linear(View::new(normed, n, hidden), View::new(weights.qkv, width, hidden), qkv);
+        let product = linear(scratch.normed.view(n, hidden), View::new(weights.qkv, width, hidden), qkv);
         products(compute, self.precision, &mut [product]);
         let (q, k, v) = (&mut scratch.q[..n * q_width], &mut scratch.k[..n * kv_width], &mut scratch.v[..n * kv_width]);
         heads_forward(compute, &self.heads(weights.head_norms), qkv, q, k, v);
@@ -104,7 +105,8 @@ impl Pass<'_> {
         products(compute, self.precision, &mut [product]);
         let (middle, scales) = (&mut kept.middle[..n * hidden], &mut kept.middle_scales[..n]);
         let (norm, eps) = (weights.post_attention_norm, config.rms_norm_eps);
-        add_rms_norm_forward(compute, x, delta, norm, eps, middle, scales, normed);
+        let (normed, rounded) = scratch.normed.parts(n * hidden);
+        add_rms_norm_forward(compute, x, delta, norm, eps, middle, scales, normed, rounded);
         match &weights.feed_forward {
             FeedForward::Dense(mlp) => self.dense_forward(mlp, kept, scratch, out),
             FeedForward::Moe(moe) => self.moe_forward(moe, bias, kept, scratch, out),
@@ -114,14 +116,13 @@ impl Pass<'_> {
     /// `out = middle + mlp(normed)`.
     fn dense_forward(&self, mlp: &Mlp<&[f32]>, kept: &mut Kept, scratch: &mut Scratch, out: &mut [f32]) {
         let (n, hidden, width) = (self.rows(), self.config.hidden_size, self.config.intermediate_size);
-        let x = View::new(&scratch.normed, n, hidden);
+        let x = scratch.normed.view(n, hidden);
         let gate_up = &mut kept.gate_up[..n * 2 * width];
         let product = linear(x, View::new(mlp.gate_up, 2 * width, hidden), gate_up);
         products(self.compute, self.precision, &mut [product]);
-        let active = &mut scratch.active[..n * width];
-        swiglu_forward(self.compute, gate_up, None, width, active);
+        swiglu_forward(self.compute, gate_up, None, width, scratch.active.data_mut(n * width));
         out.copy_from_slice(&kept.middle[..n * hidden]);
-        let product = linear(View::new(active, n, width), View::new(mlp.down, hidden, width), out);
+        let product = linear(scratch.active.view(n, width), View::new(mlp.down, hidden, width), out);
         products(self.compute, self.precision, &mut [Product { accumulate: true, ..product }]);
     }
 
@@ -131,10 +132,10 @@ impl Pass<'_> {
         let (config, compute, n) = (self.config, self.compute, self.rows());
         let (hidden, top_k, experts) = (config.hidden_size, config.num_experts_per_tok, config.n_routed_experts);
         let (width, shared_width) = (config.moe_intermediate_size, config.shared_intermediate_size());
-        let normed = &scratch.normed[..n * hidden];
-        let x = View::new(normed, n, hidden);
+        let x = scratch.normed.view(n, hidden);
         let scores = &mut kept.routing.scores[..n * experts];
-        products(compute, Precision::F32, &mut [linear(x, View::new(moe.router, experts, hidden), scores)]);
+        let exact = View::new(&scratch.normed.exact, n, hidden);
+        products(compute, Precision::F32, &mut [linear(exact, View::new(moe.router, experts, hidden), scores)]);
         let largest = &mut scratch.largest[..n * top_k];
         let mut routed = routed(&mut kept.routing, n, self.sequence_tokens, config);
         router_forward(compute, &self.router(bias), &mut routed, largest);
@@ -158,20 +159,21 @@ impl Pass<'_> {
         }
         products(compute, self.precision, &mut jobs);
 
-        let active = &mut scratch.active[..n * shared_width];
+        let active = scratch.active.data_mut(n * shared_width);
         swiglu_forward(compute, shared_gate_up, None, shared_width, active);
-        let expert_active = &mut scratch.expert_active[..n * top_k * width];
+        let expert_active = scratch.expert_active.data_mut(n * top_k * width);
         swiglu_forward(compute, gate_up, Some(&routing.slot_weights), width, expert_active);
 
         let mut jobs = Vec::with_capacity(experts + 1);
         let delta = &mut scratch.delta[..n * hidden];
         let shared_down = View::new(moe.shared.down, hidden, shared_width);
-        jobs.push(linear(View::new(active, n, shared_width), shared_down, &mut *delta));
+        jobs.push(linear(scratch.active.view(n, shared_width), shared_down, &mut *delta));
+        let expert_active = scratch.expert_active.data(n * top_k * width);
         let expert_out = &mut scratch.expert_out[..n * top_k * hidden];
         for (expert, slots, out) in by_expert(&routing.starts, expert_out, hidden) {
-            let active = &expert_active[slots.start * width..slots.end * width];
+            let active = expert_active.slice(slots.start * width..slots.end * width);
             let down = View::new(expert_of(config, moe.experts, expert).down, hidden, width);
-            jobs.push(linear(View::new(active, slots.len(), width), down, out));
+            jobs.push(linear(View::of(active, slots.len(), width), down, out));
         }
         products(compute, self.precision, &mut jobs);
         combine(compute, expert_out, &routing.slots, top_k, hidden, &[&kept.middle, delta], out);
@@ -191,8 +193,8 @@ impl Pass<'_> {
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
         let width = q_width + 2 * kv_width;
         let (middle, middle_scales) = (&kept.middle[..n * hidden], &kept.middle_scales[..n]);
-        let normed = &mut scratch.normed[..n * hidden];
-        rms_norm_again(compute, middle, weights.post_attention_norm, middle_scales, normed);
+        let (normed, rounded) = scratch.normed.parts(n * hidden);
+        rms_norm_again(compute, middle, weights.post_attention_norm, middle_scales, normed, rounded);
         match (&weights.feed_forward, &mut gradients.feed_forward) {
             (FeedForward::Dense(mlp), FeedForward::Dense(gradients)) => {
                 self.dense_backward(mlp, kept, scratch, gradients);
@@ -202,21 +204,22 @@ impl Pass<'_> {
             }
             _ => unreachable!("weights and gradients are cut alike"),
         }
-        let (d_x, d_normed) = (&mut scratch.d_x[..n * hidden], &mut scratch.d_normed[..n * hidden]);
+        let d_normed = &mut scratch.d_normed[..n * hidden];
         let (norm, d_norm) = (weights.post_attention_norm, &mut *gradients.post_attention_norm);
         let (middle, scales) = (&kept.middle[..n * hidden], &kept.middle_scales[..n]);
-        let partials = &mut scratch.partials[..];
-        rms_norm_backward(compute, middle, norm, scales, d_normed, d_x, d_norm, self.accumulate, partials);
+        let (accumulate, partials) = (self.accumulate, &mut scratch.partials[..]);
+        let (d_x, rounded) = scratch.d_x.parts(n * hidden);
+        rms_norm_backward(compute, middle, norm, scales, d_normed, d_x, rounded, d_norm, accumulate, partials);
 
-        let normed = &mut scratch.normed[..n * hidden];
-        rms_norm_again(compute, x, weights.input_norm, &kept.input_scales[..n], normed);
+        let (normed, rounded) = scratch.normed.parts(n * hidden);
+        rms_norm_again(compute, x, weights.input_norm, &kept.input_scales[..n], normed, rounded);
         let heads = self.heads(weights.head_norms);
         let qkv = &kept.qkv[..n * width];
         let (q, k, v) = (&mut scratch.q[..n * q_width], &mut scratch.k[..n * kv_width], &mut scratch.v[..n * kv_width]);
         heads_forward(compute, &heads, qkv, q, k, v);
         let attended = &kept.attention[..n * q_width];
         let d_attention = &mut scratch.d_attention[..n * q_width];
-        let d_out = View::new(d_x, n, hidden);
+        let d_out = scratch.d_x.view(n, hidden);
         let jobs = &mut [
             through(d_out, View::new(weights.o, hidden, q_width), &mut *d_attention),
             self.gradient(d_out, View::new(attended, n, q_width), gradients.o),
@@ -227,18 +230,19 @@ impl Pass<'_> {
         let lse = &kept.lse[..n * config.num_attention_heads];
         let shape = self.attention_shape();
         attention::backward(compute, self.precision, &shape, q, k, v, attended, lse, d_attention, d_q, d_k, d_v);
-        let d_qkv = &mut scratch.d_qkv[..n * width];
+        let d_qkv = scratch.d_qkv.data_mut(n * width);
         let d_norms = &mut *gradients.head_norms;
-        heads_backward(compute, &heads, qkv, d_q, d_k, d_v, d_qkv, d_norms, self.accumulate, partials);
-        let d_out = View::new(d_qkv, n, width);
+        heads_backward(compute, &heads, qkv, d_q, d_k, d_v, d_qkv, d_norms, accumulate, partials);
+        let d_out = scratch.d_qkv.view(n, width);
         let jobs = &mut [
             through(d_out, View::new(weights.qkv, width, hidden), &mut *d_normed),
-            self.gradient(d_out, View::new(normed, n, hidden), gradients.qkv),
+            self.gradient(d_out, scratch.normed.view(n, hidden), gradients.qkv),
         ];
         products(compute, self.precision, jobs);
         let (norm, d_norm) = (weights.input_norm, &mut *gradients.input_norm);
         let scales = &kept.input_scales[..n];
-        rms_norm_backward(compute, x, norm, scales, d_normed, d_x, d_norm, self.accumulate, partials);
+        let (d_x, rounded) = scratch.d_x.parts(n * hidden);
+        rms_norm_backward(compute, x, norm, scales, d_normed, d_x, rounded, d_norm, accumulate, partials);
     }
 
     /// From `d_x` to `d_normed`.
@@ -250,16 +254,17 @@ impl Pass<'_> {
         gradients: &mut Mlp<&mut [f32]>,
     ) {
         let (n, hidden, width) = (self.rows(), self.config.hidden_size, self.config.intermediate_size);
-        let d_out = View::new(&scratch.d_x, n, hidden);
-        let active = &mut scratch.active[..n * width];
-        let product = through(d_out, View::new(mlp.down, hidden, width), active);
+        let d_out = scratch.d_x.view(n, hidden);
+        let d_active = &mut scratch.d_active[..n * width];
+        let product = through(d_out, View::new(mlp.down, hidden, width), &mut *d_active);
         products(self.compute, self.precision, &mut [product]);
-        let gate_up = &mut kept.gate_up[..n * 2 * width];
-        swiglu_backward(self.compute, gate_up, None, width, active);
-        let d_gate_up = View::new(gate_up, n, 2 * width);
+        let gate_up = &kept.gate_up[..n * 2 * width];
+        let (d_gate_up, active) = (scratch.d_gate_up.data_mut(n * 2 * width), scratch.active.data_mut(n * width));
+        swiglu_backward(self.compute, gate_up, None, width, d_active, d_gate_up, active);
+        let d_gate_up = scratch.d_gate_up.view(n, 2 * width);
         let jobs = &mut [
-            self.gradient(d_out, View::new(active, n, width), gradients.down),
-            self.gradient(d_gate_up, View::new(&scratch.normed, n, hidden), gradients.gate_up),
+            self.gradient(d_out, scratch.active.view(n, width), gradients.down),
+            self.gradient(d_gate_up, scratch.normed.view(n, hidden), gradients.gate_up),
             through(d_gate_up, View::new(mlp.gate_up, 2 * width, hidden), &mut scratch.d_normed[..n * hidden]),
         ];
         products(self.compute, self.precision, jobs);
@@ -279,30 +284,35 @@ impl Pass<'_> {
         let (width, shared_width) = (config.moe_intermediate_size, config.shared_intermediate_size());
         let starts = &kept.routing.starts;
         let slot_rows = &kept.routing.slot_rows[..n * top_k];
-        let d_out = View::new(&scratch.d_x, n, hidden);
+        let d_out = scratch.d_x.view(n, hidden);
 
         let mut jobs = Vec::with_capacity(experts + 1);
-        let active = &mut scratch.active[..n * shared_width];
-        jobs.push(through(d_out, View::new(moe.shared.down, hidden, shared_width), &mut *active));
-        let expert_active = &mut scratch.expert_active[..n * top_k * width];
-        for (expert, slots, out) in by_expert(starts, expert_active, width) {
+        let d_active = &mut scratch.d_active[..n * shared_width];
+        jobs.push(through(d_out, View::new(moe.shared.down, hidden, shared_width), &mut *d_active));
+        let d_expert_active = &mut scratch.d_expert_active[..n * top_k * width];
+        for (expert, slots, out) in by_expert(starts, d_expert_active, width) {
             let down = View::new(expert_of(config, moe.experts, expert).down, hidden, width);
             jobs.push(through(d_out.gather(&slot_rows[slots]), down, out));
         }
         products(compute, self.precision, &mut jobs);
 
-        let shared_gate_up = &mut kept.gate_up[..n * 2 * shared_width];
-        swiglu_backward(compute, shared_gate_up, None, shared_width, active);
-        let gate_up = &mut kept.expert_gate_up[..n * top_k * 2 * width];
+        let gate_up = &kept.gate_up[..n * 2 * shared_width];
+        let (to, active) = (scratch.d_gate_up.data_mut(gate_up.len()), scratch.active.data_mut(n * shared_width));
+        swiglu_backward(compute, gate_up, None, shared_width, d_active, to, active);
+        let gate_up = &kept.expert_gate_up[..n * top_k * 2 * width];
         let d_slot_weights = &mut scratch.d_slot_weights[..n * top_k];
         let weights = Some((&kept.routing.slot_weights[..n * top_k], &mut *d_slot_weights));
-        swiglu_backward(compute, gate_up, weights, width, expert_active);
+        let to = scratch.d_expert_gate_up.data_mut(gate_up.len());
+        let active = scratch.expert_active.data_mut(n * top_k * width);
+        swiglu_backward(compute, gate_up, weights, width, d_expert_active, to, active);
 
         let mut jobs = Vec::with_capacity(3 * (experts + 1));
-        let x = View::new(&scratch.normed, n, hidden);
-        let d_shared = View::new(shared_gate_up, n, 2 * shared_width);
+        let x = scratch.normed.view(n, hidden);
+        let d_shared = scratch.d_gate_up.view(n, 2 * shared_width);
+        let expert_active = scratch.expert_active.data(n * top_k * width);
+        let d_expert_gate_up = scratch.d_expert_gate_up.data(n * top_k * 2 * width);
         let d_normed = &mut scratch.d_normed[..n * hidden];
-        jobs.push(self.gradient(d_out, View::new(active, n, shared_width), gradients.shared.down));
+        jobs.push(self.gradient(d_out, scratch.active.view(n, shared_width), gradients.shared.down));
         jobs.push(self.gradient(d_shared, x, gradients.shared.gate_up));
         jobs.push(through(d_shared, View::new(moe.shared.gate_up, 2 * shared_width, hidden), &mut *d_normed));
         let expert_out = &mut scratch.expert_out[..n * top_k * hidden];
@@ -318,8 +328,10 @@ impl Pass<'_> {
             let (_, slots, out) = outs.next().expect("the experts that have rows, in order");
             let (gradient, weights) = (Mlp::of(width, hidden, gradient), expert_of(config, moe.experts, expert));
             let rows = &slot_rows[slots.clone()];
-            let active = View::new(&expert_active[slots.start * width..], slots.len(), width);
-            let d_gate_up = View::new(&gate_up[slots.start * 2 * width..], slots.len(), 2 * width);
+            let active = expert_active.slice(slots.start * width..slots.end * width);
+            let active = View::of(active, slots.len(), width);
+            let d_gate_up = d_expert_gate_up.slice(slots.start * 2 * width..slots.end * 2 * width);
+            let d_gate_up = View::of(d_gate_up, slots.len(), 2 * width);
             jobs.push(self.gradient(d_out.gather(rows), active, gradient.down));
             jobs.push(self.gradient(d_gate_up, x.gather(rows), gradient.gate_up));
             jobs.push(through(d_gate_up, View::new(weights.gate_up, 2 * width, hidden), out));
@@ -335,7 +347,7 @@ impl Pass<'_> {
         let d_scores = View::new(d_scores, n, experts);
         let jobs = &mut [
             Product { accumulate: true, ..through(d_scores, View::new(moe.router, experts, hidden), &mut *d_normed) },
-            self.gradient(d_scores, x, gradients.router),
+            self.gradient(d_scores, View::new(&scratch.normed.exact, n, hidden), gradients.router),
         ];
         products(compute, Precision::F32, jobs);
         combine(compute, expert_out, &kept.routing.slots, top_k, hidden, &[], d_normed);

@@ -8,6 +8,7 @@ mod buffers;
 mod head;
 mod layer;
 mod memory;
+mod operand;
 mod parameters;
 mod random;
 mod state;
@@ -129,7 +130,7 @@ impl CpuStep {
             let layer = |index| Kept::new(config, tokens, !config.is_moe(index), config.is_moe(index), memory);
             (0..layers).map(layer).collect::<Result<_, Error>>()?
         };
-        let scratch = Scratch::new(config, tokens, memory)?;
+        let scratch = Scratch::new(config, tokens, options.precision, memory)?;
         memory.part("loads and entropies");
         let moe_layers = layers - config.first_k_dense_replace;
         let loads = memory.numbers(&[moe_layers, config.n_routed_experts])?;
@@ -267,7 +268,7 @@ impl CpuStep {
             if !pass.accumulate {
                 table.fill(0.0);
             }
-            embedding_backward(compute, &scratch.d_x[..n * hidden], hidden, batch.tokens, table);
+            embedding_backward(compute, &scratch.d_x.exact[..n * hidden], hidden, batch.tokens, table);
         }
         Ok((loss, targets, balance / batch.sequence_tokens as f64))
     }

@@ -46,6 +46,16 @@ pub enum Data<'a> {
     Bf16(&'a [u16]),
 }
 
+impl Data<'_> {
+    /// Those of `range`.
+    pub fn slice(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::F32(data) => Self::F32(&data[range]),
+            Self::Bf16(data) => Self::Bf16(&data[range]),
+        }
+    }
+}
+
 /// A matrix as it lies in memory, and as it is meant.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -179,7 +189,8 @@ pub fn round_to_bf16(compute: &Compute, x: &[f32], out: &mut [u16]) {
 }
 
 for_each_isa! {
-    fn round(x: &[f32], out: &mut [u16]) = round_body
+    /// [`round_to_bf16`] on one thread.
+    pub(super) fn round(x: &[f32], out: &mut [u16]) = round_body
 }
 
 #[inline(always)]
