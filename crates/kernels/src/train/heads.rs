@@ -1,8 +1,7 @@
 //! What stands between the product with `q`, `k` and `v` and attention: the norms of heads, and RoPE.
 
 use super::{
-    BLOCK_ROWS,
-    DataMut,
+    BLOCK_ROWS, DataMut,
     attention::MAX_HEAD_DIM,
     cut::{Cut, for_each},
     number::Number,

@@ -1,4 +1,4 @@
-//! RMSNorm of rows.
+//! RMSNorm of rows. What products take of them is also written in bf16, to `rounded`, unless that is empty.
 
 use super::{
     BLOCK_ROWS,
@@ -11,6 +11,7 @@ use crate::{compute::Compute, isa::for_each_isa, norm::inverse_rms};
 /// `out = x · scale · weight` with `scale = rsqrt(mean(x²) + eps)` of each row.
 ///
 /// `x, out: (rows, width)`; `weight: (width)`; `scales: (rows)`, kept for [`rms_norm_backward`].
+#[allow(clippy::too_many_arguments)]
 pub fn rms_norm_forward(
     compute: &Compute,
     x: &[f32],

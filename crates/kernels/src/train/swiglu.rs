@@ -1,8 +1,7 @@
 //! SwiGLU of rows, each weighted where experts are combined.
 
 use super::{
-    BLOCK_ROWS,
-    DataMut,
+    BLOCK_ROWS, DataMut,
     cut::{Cut, for_each},
     number::Number,
     sum::{LANES, total},

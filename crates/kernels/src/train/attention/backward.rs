@@ -95,7 +95,9 @@ pub unsafe fn heads(
                     }
                     gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
                     let to_q = Tile {
-                        a: A::Rows(Rows::packed(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number))),
+                        a: A::Rows(Rows::packed(
+                            scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number),
+                        )),
                         b: scratch.keys_along[seen.start / number..].as_ptr(),
                         unit_lines: along,
                         // Keys are packed up to the last one only.

@@ -89,7 +89,9 @@ pub unsafe fn block(
                 }
                 let number = kernel.step_numbers();
                 let values = Tile {
-                    a: A::Rows(Rows::packed(scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number))),
+                    a: A::Rows(Rows::packed(
+                        scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number),
+                    )),
                     b: scratch.values[seen.start / number..].as_ptr(),
                     unit_lines: BLOCK / number,
                     // Values are packed up to the last key only.
