@@ -2,6 +2,7 @@
 """PyTorch's loss on what a run of ours reads, from the same initial weights: transformers' own model, the recipe's steps.
 
     cargo run --release -p dots-train --example batches -- RECIPE.toml IN STEPS 1 2 3
+    dots train SEED-1.toml -o RUN           # the recipe, with `start = "IN/seed-1"` instead of `preset`; so for each seed
     python bench/train_loss.py IN/seed-1 IN --rate 1e-3 --warmup 100 [--out FILE]      # a line a step
     python bench/train_loss.py --compare FILE RUN/metrics.jsonl RUN2/... RUN3/...
 
@@ -42,8 +43,7 @@ def train(args: argparse.Namespace) -> None:
         total = 0.0
         for gate in gates:
             hidden = seen[gate][0].reshape(args.sequences, args.length, -1).float()
-            with torch.autocast("cpu", enabled=False):
-                scores = (hidden @ gate.weight.float().T).sigmoid()
+            scores = (hidden @ gate.weight.float().T).sigmoid()
             chosen = scores.topk(gate.top_k, -1).indices
             counts = torch.zeros_like(scores).scatter_(-1, chosen, 1.0).sum(1)
             f = counts * gate.num_experts / (gate.top_k * args.length)
@@ -81,12 +81,12 @@ def means(path: str) -> list[float]:
 
 def compare(paths: list[str]) -> None:
     peer, *ours = map(means, paths)
-    within = 0
-    for window, (theirs, *runs) in enumerate(zip(peer, *ours)):
+    within, windows = 0, list(zip(peer, *ours))
+    for window, (theirs, *runs) in enumerate(windows):
         apart, spread = abs(theirs - runs[0]), max(runs) - min(runs)
         within += apart <= spread
         print(f"steps {window * WINDOW + 1:4}-{(window + 1) * WINDOW:4}  PyTorch {theirs:.4f}  ours {runs[0]:.4f}  apart {apart:.4f}  spread {spread:.4f}")
-    print(f"{within} of {window + 1} means are nearer than the spread of {len(ours)} runs")
+    print(f"{within} of {len(windows)} means are nearer than the spread of {len(ours)} runs")
 
 
 def main() -> None:
@@ -103,6 +103,8 @@ def main() -> None:
     options.add_argument("--bias-rate", type=float, default=1e-3)
     options.add_argument("--compare", nargs="+", metavar="FILE")
     args = options.parse_args()
+    if not args.compare and not args.data:
+        options.error("expected the folder of the initial weights and that of tokens.bin, or --compare")
     compare(args.compare) if args.compare else train(args)
 
 

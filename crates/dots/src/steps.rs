@@ -1,17 +1,25 @@
 //! How far long work is: a bar on a terminal, a line now and then elsewhere.
 
 use std::{
+    fs,
     io::{self, IsTerminal, Write},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use dots_pack::Progress;
+use dots_train::DataError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::units;
 
 /// Between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// Bytes of all these files.
+pub fn bytes_of(files: &[PathBuf]) -> Result<u64, DataError> {
+    files.iter().map(|path| Ok(fs::metadata(path).map_err(DataError::io(path))?.len())).sum()
+}
 
 /// Shows the progress of work that is called `what` and counted in `unit`.
 pub struct Steps {

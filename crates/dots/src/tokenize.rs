@@ -1,7 +1,6 @@
 //! `dots tokenize`: text to token shards.
 
 use std::{
-    fs,
     io::{self, Write},
     path::PathBuf,
 };
@@ -9,12 +8,12 @@ use std::{
 use clap::Args;
 use dots_model::checkpoint::TokenizerSource;
 use dots_pack::Progress;
-use dots_train::{
-    DataError,
-    tokenize::{Tokenize, tokenize},
-};
+use dots_train::tokenize::{Tokenize, tokenize};
 
-use crate::{flags::threads, steps::Steps};
+use crate::{
+    flags::threads,
+    steps::{Steps, bytes_of},
+};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -54,12 +53,8 @@ pub struct TokenizeArgs {
 
 pub fn run(args: TokenizeArgs) -> anyhow::Result<()> {
     let source = TokenizerSource::of_folder(&args.tokenizer)?;
-    let mut bytes = 0;
-    for path in &args.inputs {
-        bytes += fs::metadata(path).map_err(DataError::io(path))?.len();
-    }
     let mut steps = Steps::new("tokenizing", "bytes");
-    steps.start(bytes, 0);
+    steps.start(bytes_of(&args.inputs)?, 0);
     let what = Tokenize {
         inputs: args.inputs,
         prefix: args.out,

@@ -1,19 +1,18 @@
 //! `dots tokenizer`: tokenizers of one's own.
 
 use std::{
-    fs,
     io::{self, Write},
     path::PathBuf,
 };
 
 use clap::{Args, Subcommand};
 use dots_pack::Progress as _;
-use dots_train::{
-    DataError,
-    tokenizer::{LEAST_VOCAB_SIZE, MOST_VOCAB_SIZE, Progress, SPECIAL, Training, train},
-};
+use dots_train::tokenizer::{LEAST_VOCAB_SIZE, MOST_VOCAB_SIZE, Progress, SPECIAL, Training, train};
 
-use crate::{flags::threads, steps::Steps};
+use crate::{
+    flags::threads,
+    steps::{Steps, bytes_of},
+};
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -63,12 +62,8 @@ pub struct TrainArgs {
 
 pub fn run(args: TokenizerArgs) -> anyhow::Result<()> {
     let TokenizerCommand::Train(args) = args.command;
-    let mut bytes = 0;
-    for path in &args.inputs {
-        bytes += fs::metadata(path).map_err(DataError::io(path))?.len();
-    }
     let mut reading = Steps::new("reading", "bytes");
-    reading.start(bytes, 0);
+    reading.start(bytes_of(&args.inputs)?, 0);
     let mut learning: Option<(Steps, usize)> = None;
     let what = Training {
         inputs: args.inputs,
@@ -84,8 +79,9 @@ pub fn run(args: TokenizerArgs) -> anyhow::Result<()> {
                 reading.finish();
                 reading.end();
                 let mut steps = Steps::new("learning", "tokens");
-                steps.start((what.vocab_size - SPECIAL.len()) as u64, 256);
-                (steps, 256)
+                let bytes = LEAST_VOCAB_SIZE - SPECIAL.len();
+                steps.start((what.vocab_size - SPECIAL.len()) as u64, bytes as u64);
+                (steps, bytes)
             });
             steps.advance((tokens - *before) as u64);
             *before = tokens;

@@ -9,8 +9,8 @@ pub(crate) struct Cut<'a, T> {
     first: *mut T,
     len: usize,
     part: usize,
-    /// How many parts there are, where some lie past the end.
-    count: Option<usize>,
+    /// How many parts there are; in an empty slice they lie past the end.
+    count: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
@@ -20,14 +20,15 @@ unsafe impl<T: Send> Sync for Cut<'_, T> {}
 impl<'a, T> Cut<'a, T> {
     /// `data` in parts of `part` numbers; no parts where `part` is 0.
     pub(crate) fn new(data: &'a mut [T], part: usize) -> Self {
-        Self { first: data.as_mut_ptr(), len: data.len(), part, count: None, slice: PhantomData }
+        let count = if part == 0 { 0 } else { data.len().div_ceil(part) };
+        Self { first: data.as_mut_ptr(), len: data.len(), part, count, slice: PhantomData }
     }
 
     /// The same, where `data` may also be empty instead of `len` numbers: then its parts are empty, and as many.
     pub(crate) fn of(data: &'a mut [T], part: usize, len: usize) -> Self {
-        let count = if part == 0 { 0 } else { len.div_ceil(part) };
         assert!(data.is_empty() || data.len() == len, "{} numbers instead of {len}", data.len());
-        Self { count: Some(count), ..Self::new(data, part) }
+        let count = if part == 0 { 0 } else { len.div_ceil(part) };
+        Self { count, ..Self::new(data, part) }
     }
 }
 
@@ -50,7 +51,7 @@ impl<'a, T> Parts for Cut<'a, T> {
     type Item = &'a mut [T];
 
     fn count(&self) -> usize {
-        self.count.unwrap_or(if self.part == 0 { 0 } else { self.len.div_ceil(self.part) })
+        self.count
     }
 
     unsafe fn part(&self, index: usize) -> &'a mut [T] {

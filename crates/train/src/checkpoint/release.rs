@@ -74,15 +74,18 @@ impl Companions {
         let unusable = |error: dots_model::Error| {
             CheckpointError::wrong(folder, "tokenizer", "one that can be used", error.to_string())
         };
-        let source = TokenizerSource::of_folder(folder).map_err(unusable)?;
-        let tokenizer = Tokenizer::new(&source).map_err(unusable)?;
-
         let has_template =
             !tokenizer_config["chat_template"].is_null() || files.iter().any(|(name, _)| *name == TEMPLATE);
+        let mut eos_token_ids = ids(&generation["eos_token_id"]);
+        if has_template && !eos_token_ids.is_empty() {
+            return Ok(Self { files, eos_token_ids });
+        }
+
+        let source = TokenizerSource::of_folder(folder).map_err(unusable)?;
+        let tokenizer = Tokenizer::new(&source).map_err(unusable)?;
         if !has_template && tokenizer.token_id(END_OF_RESPONSE).is_some_and(|id| tokenizer.is_special(id)) {
             files.push((TEMPLATE, template::PUBLISHED.as_bytes().to_vec()));
         }
-        let mut eos_token_ids = ids(&generation["eos_token_id"]);
         if eos_token_ids.is_empty() {
             let named = tokenizer_config["eos_token"].as_str().or(tokenizer_config["eos_token"]["content"].as_str());
             let of_dots = [END_OF_TEXT, END_OF_RESPONSE];
