@@ -10,6 +10,7 @@ pub mod cpu;
 mod data_error;
 mod lines;
 pub mod order;
+pub mod ranks;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

@@ -8,20 +8,7 @@ use dots_train::{
     cpu::{CpuStep, Options},
     step::{MicroBatch, NO_TARGET, StateKind, Step, StepError, StepReport, Totals},
 };
-use support::{DIALS, OPTIONS, Sequences, accumulate, gradients, small, state, step};
-
-/// Some documents for [`small`], some positions without a target.
-fn documents() -> Sequences {
-    let length = 21;
-    let mut sequences = Sequences::default();
-    for sequence in 0..5u32 {
-        let tokens: Vec<u32> = (0..length).map(|i| (i * i * 7 + sequence * 31 + i) % 90).collect();
-        let attend_from: Vec<u32> = (0..length).map(|i| if i < 8 + sequence { 0 } else { 8 + sequence }).collect();
-        let target = |i: u32| if (i + sequence) % 4 == 3 { NO_TARGET } else { (i * 5 + sequence) % 90 };
-        sequences.push(&tokens, &attend_from, &(0..length).map(target).collect::<Vec<_>>());
-    }
-    sequences
-}
+use support::{DIALS, OPTIONS, accumulate, documents, gradients, small, state, step};
 
 fn model(options: &Options) -> CpuStep {
     CpuStep::random(&small(), 7, 0.08, options).unwrap()

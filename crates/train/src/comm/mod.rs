@@ -8,7 +8,7 @@ use crate::step::StepError;
 
 /// One rank's way to the others of its group. Every rank makes the same calls in the same order, with the same lengths where not
 /// said otherwise; sums go along a fixed tree, so that they are the same bits on every rank and in every run.
-pub trait Comm: Send {
+pub trait Comm: Send + std::fmt::Debug {
     /// This rank, below [`Comm::ranks`].
     fn rank(&self) -> usize;
 

@@ -6,12 +6,14 @@ use super::Comm;
 use crate::step::StepError;
 
 /// What goes from one rank to another.
+#[derive(Debug)]
 enum Message {
     Numbers(Vec<f32>),
     Counts(Vec<u64>),
 }
 
 /// One thread of a group: see [`group`].
+#[derive(Debug)]
 pub struct Thread {
     rank: usize,
     /// To each rank.

@@ -2,15 +2,12 @@
 
 use dots_model::Config;
 
-use crate::step::{MicroBatch, NO_TARGET, StepError};
+use super::Options;
+use crate::step::{MicroBatch, NO_TARGET, StepError, Totals};
 
 /// Holds `batch` to the contract of [`MicroBatch`] and to the memory that was planned. Returns its sequences.
-pub(super) fn check(
-    batch: &MicroBatch<'_>,
-    config: &Config,
-    micro_batch_tokens: usize,
-    sequence_tokens: usize,
-) -> Result<usize, StepError> {
+pub(crate) fn check(batch: &MicroBatch<'_>, config: &Config, options: &Options) -> Result<usize, StepError> {
+    let Options { micro_batch_tokens, sequence_tokens, .. } = *options;
     let wrong = |field, expected: String, found: String| Err(StepError::Batch { field, expected, found });
     let MicroBatch { sequence_tokens: length, tokens, attend_from, targets } = *batch;
     if !(1..=sequence_tokens).contains(&length) {
@@ -46,4 +43,31 @@ pub(super) fn check(
         }
     }
     Ok(tokens.len() / length)
+}
+
+/// A step is of something.
+pub(crate) fn check_totals(totals: &Totals) -> Result<(), StepError> {
+    if totals.targets > 0 && totals.sequences > 0 {
+        return Ok(());
+    }
+    let expected = "at least one sequence and one target in a step".to_owned();
+    Err(StepError::Batch { field: "totals", expected, found: format!("{totals:?}") })
+}
+
+/// The error that a step's micro-batches are not what it began with.
+pub(crate) fn other_totals(totals: Totals, found: Totals) -> StepError {
+    StepError::Batch {
+        field: "totals",
+        expected: format!("{totals:?}, as the step began with"),
+        found: format!("{found:?} in its micro-batches"),
+    }
+}
+
+/// The error that no step is under way.
+pub(crate) fn no_step() -> StepError {
+    StepError::Batch {
+        field: "step",
+        expected: "`begin` before it".to_owned(),
+        found: "no step under way, or one that failed".to_owned(),
+    }
 }

@@ -4,6 +4,7 @@ use dots_kernels::train::{BLOCK_ROWS, Precision};
 use dots_model::{Config, Error};
 
 use super::{
+    far::Guests,
     memory::Memory,
     operand::{Both, Operand},
 };
@@ -37,6 +38,8 @@ pub(super) struct Kept {
     pub(super) routing: Routing,
     /// `(tokens · top_k, 2 · expert width)`, sorted by expert.
     pub(super) expert_gate_up: Vec<f32>,
+    /// What came from the ranks that share the experts, where they are shared.
+    pub(super) guests: Guests,
 }
 
 /// Who went where: see [`dots_kernels::train::router::Routed`] and [`dots_kernels::train::experts::Groups`].
@@ -61,8 +64,14 @@ impl Kept {
         tokens: usize,
         dense: bool,
         moe: bool,
+        expert_ranks: usize,
         memory: &mut Memory,
     ) -> Result<Self, Error> {
+        let (near, far) =
+            if expert_ranks == 1 { (tokens, 0) } else { (0, Guests::most_rows(config, tokens, expert_ranks)) };
+        // As they come: the rows, a number of `u32` and one of `f32` of each, and their gates.
+        let each = config.hidden_size.saturating_add(config.moe_intermediate_size.saturating_mul(2)).saturating_add(2);
+        memory.elsewhere(if moe { far.saturating_mul(each).saturating_mul(4) } else { 0 });
         let experts = if moe { config.n_routed_experts } else { 0 };
         let top_k = if moe { config.num_experts_per_tok } else { 0 };
         let width = [(dense, config.intermediate_size), (moe, config.shared_intermediate_size())]
@@ -91,7 +100,8 @@ impl Kept {
                 slot_weights: memory.numbers(&[tokens, top_k])?,
                 slots: memory.numbers(&[tokens, top_k])?,
             },
-            expert_gate_up: memory.numbers(&[tokens, top_k, 2, config.moe_intermediate_size])?,
+            expert_gate_up: memory.numbers(&[near, top_k, 2, config.moe_intermediate_size])?,
+            guests: Guests::default(),
         })
     }
 }

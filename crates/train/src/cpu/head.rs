@@ -10,14 +10,14 @@ use dots_kernels::train::{
 use super::{
     buffers::{Scratch, head_rows},
     layer::{Pass, linear, through},
-    parameters::Whole,
+    parameters::Ends,
 };
 use crate::step::NO_TARGET;
 
 /// What is learnt at the head.
 pub(super) struct Learning<'a> {
-    /// Of all parameters; the final norm's and the head's are written or added.
-    pub(super) gradients: Whole<&'a mut [f32]>,
+    /// The final norm's and the head's are written or added.
+    pub(super) gradients: Ends<&'a mut [f32]>,
     /// What a target's cross-entropy is multiplied with in the whole loss.
     pub(super) loss_scale: f32,
 }
@@ -27,7 +27,7 @@ impl Pass<'_> {
     /// `scratch.d_x` becomes the gradient of `x`.
     pub(super) fn head(
         &self,
-        weights: &Whole<&[f32]>,
+        weights: &Ends<&[f32]>,
         x: &[f32],
         targets: &[u32],
         scratch: &mut Scratch,

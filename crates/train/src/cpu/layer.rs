@@ -18,6 +18,7 @@ use super::{
     buffers::{Kept, Routing, Scratch},
     parameters::{FeedForward, Layer, Mlp, Moe},
 };
+use crate::{comm::Comm, step::StepError};
 
 /// What all layers of one micro-batch share.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +34,12 @@ pub(super) struct Pass<'a> {
     pub(super) balance_scale: f32,
     /// Whether gradients of weights are added to what is there, or written over it.
     pub(super) accumulate: bool,
+    /// The way to the ranks that share a layer's experts; none where all experts are here.
+    pub(super) way: Option<&'a dyn Comm>,
 }
 
 impl Pass<'_> {
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.attend_from.len()
     }
 
@@ -85,7 +88,7 @@ impl Pass<'_> {
         kept: &mut Kept,
         scratch: &mut Scratch,
         out: &mut [f32],
-    ) {
+    ) -> Result<(), StepError> {
         let (config, compute, n) = (self.config, self.compute, self.rows());
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
         let width = q_width + 2 * kv_width;
@@ -109,8 +112,9 @@ impl Pass<'_> {
         add_rms_norm_forward(compute, x, delta, norm, eps, middle, scales, normed, rounded);
         match &weights.feed_forward {
             FeedForward::Dense(mlp) => self.dense_forward(mlp, kept, scratch, out),
-            FeedForward::Moe(moe) => self.moe_forward(moe, bias, kept, scratch, out),
+            FeedForward::Moe(moe) => self.moe_forward(moe, bias, kept, scratch, out)?,
         }
+        Ok(())
     }
 
     /// `out = middle + mlp(normed)`.
@@ -128,11 +132,16 @@ impl Pass<'_> {
 
     /// `out = middle + shared(normed) + Σ weight · expert(normed)`. The weight is applied before an expert's `down`, so that its own
     /// gradient needs no expert's output.
-    fn moe_forward(&self, moe: &Moe<&[f32]>, bias: &[f32], kept: &mut Kept, scratch: &mut Scratch, out: &mut [f32]) {
+    fn moe_forward(
+        &self,
+        moe: &Moe<&[f32]>,
+        bias: &[f32],
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> Result<(), StepError> {
         let (config, compute, n) = (self.config, self.compute, self.rows());
         let (hidden, top_k, experts) = (config.hidden_size, config.num_experts_per_tok, config.n_routed_experts);
-        let (width, shared_width) = (config.moe_intermediate_size, config.shared_intermediate_size());
-        let x = scratch.normed.view(n, hidden);
         let scores = &mut kept.routing.scores[..n * experts];
         let exact = View::new(&scratch.normed.exact, n, hidden);
         products(compute, Precision::F32, &mut [linear(exact, View::new(moe.router, experts, hidden), scores)]);
@@ -147,7 +156,22 @@ impl Pass<'_> {
             slots: &mut routing.slots[..n * top_k],
         };
         group(&routing.chosen[..n * top_k], &routing.weights[..n * top_k], top_k, &mut groups);
+        match self.way {
+            None => self.experts_forward(moe, kept, scratch),
+            Some(way) => self.far_forward(way, moe, kept, scratch)?,
+        }
+        let (expert_out, delta) = (&scratch.expert_out[..n * top_k * hidden], &scratch.delta[..n * hidden]);
+        combine(compute, expert_out, &kept.routing.slots, top_k, hidden, &[&kept.middle, delta], out);
+        Ok(())
+    }
 
+    /// `scratch.delta = shared(normed)`, and `scratch.expert_out` of each slot.
+    fn experts_forward(&self, moe: &Moe<&[f32]>, kept: &mut Kept, scratch: &mut Scratch) {
+        let (config, compute, n) = (self.config, self.compute, self.rows());
+        let (hidden, top_k, experts) = (config.hidden_size, config.num_experts_per_tok, config.n_routed_experts);
+        let (width, shared_width) = (config.moe_intermediate_size, config.shared_intermediate_size());
+        let x = scratch.normed.view(n, hidden);
+        let routing = &kept.routing;
         let mut jobs = Vec::with_capacity(experts + 1);
         let shared_gate_up = &mut kept.gate_up[..n * 2 * shared_width];
         jobs.push(linear(x, View::new(moe.shared.gate_up, 2 * shared_width, hidden), &mut *shared_gate_up));
@@ -176,7 +200,6 @@ impl Pass<'_> {
             jobs.push(linear(View::of(active, slots.len(), width), down, out));
         }
         products(compute, self.precision, &mut jobs);
-        combine(compute, expert_out, &routing.slots, top_k, hidden, &[&kept.middle, delta], out);
     }
 
     /// `scratch.d_x`, the gradient of what [`Pass::forward`] gave, becomes that of `x`; the weights' gradients go to `gradients`.
@@ -188,7 +211,7 @@ impl Pass<'_> {
         kept: &mut Kept,
         scratch: &mut Scratch,
         gradients: &mut Layer<&mut [f32]>,
-    ) {
+    ) -> Result<(), StepError> {
         let (config, compute, n) = (self.config, self.compute, self.rows());
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
         let width = q_width + 2 * kv_width;
@@ -200,7 +223,7 @@ impl Pass<'_> {
                 self.dense_backward(mlp, kept, scratch, gradients);
             }
             (FeedForward::Moe(moe), FeedForward::Moe(gradients)) => {
-                self.moe_backward(moe, bias, kept, scratch, gradients);
+                self.moe_backward(moe, bias, kept, scratch, gradients)?;
             }
             _ => unreachable!("weights and gradients are cut alike"),
         }
@@ -243,6 +266,7 @@ impl Pass<'_> {
         let scales = &kept.input_scales[..n];
         let (d_x, rounded) = scratch.d_x.parts(n * hidden);
         rms_norm_backward(compute, x, norm, scales, d_normed, d_x, rounded, d_norm, accumulate, partials);
+        Ok(())
     }
 
     /// From `d_x` to `d_normed`.
@@ -275,6 +299,38 @@ impl Pass<'_> {
         &self,
         moe: &Moe<&[f32]>,
         bias: &[f32],
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        gradients: &mut Moe<&mut [f32]>,
+    ) -> Result<(), StepError> {
+        match self.way {
+            None => self.experts_backward(moe, kept, scratch, gradients),
+            Some(way) => self.far_backward(way, moe, kept, scratch, gradients)?,
+        }
+        let (config, compute, n) = (self.config, self.compute, self.rows());
+        let (hidden, top_k, experts) = (config.hidden_size, config.num_experts_per_tok, config.n_routed_experts);
+        let x = View::new(&scratch.normed.exact, n, hidden);
+        let d_normed = &mut scratch.d_normed[..n * hidden];
+        let d_weights = &mut scratch.d_weights[..n * top_k];
+        ungroup(&scratch.d_slot_weights[..n * top_k], &kept.routing.slots, d_weights);
+        let d_scores = &mut scratch.d_scores[..n * experts];
+        let routed = routed(&mut kept.routing, n, self.sequence_tokens, config);
+        router_backward(compute, &self.router(bias), &routed, d_weights, self.balance_scale, d_scores);
+        let d_scores = View::new(d_scores, n, experts);
+        let jobs = &mut [
+            Product { accumulate: true, ..through(d_scores, View::new(moe.router, experts, hidden), &mut *d_normed) },
+            self.gradient(d_scores, x, gradients.router),
+        ];
+        products(compute, Precision::F32, jobs);
+        combine(compute, &scratch.expert_out[..n * top_k * hidden], &kept.routing.slots, top_k, hidden, &[], d_normed);
+        Ok(())
+    }
+
+    /// Of the shared and the routed experts: `scratch.d_normed` is what comes back through the shared ones, `scratch.expert_out` through
+    /// each slot, and `scratch.d_slot_weights` is the gradient of the slots' weights.
+    fn experts_backward(
+        &self,
+        moe: &Moe<&[f32]>,
         kept: &mut Kept,
         scratch: &mut Scratch,
         gradients: &mut Moe<&mut [f32]>,
@@ -338,23 +394,10 @@ impl Pass<'_> {
         }
         drop(outs);
         products(compute, self.precision, &mut jobs);
-
-        let d_weights = &mut scratch.d_weights[..n * top_k];
-        ungroup(d_slot_weights, &kept.routing.slots, d_weights);
-        let d_scores = &mut scratch.d_scores[..n * experts];
-        let routed = routed(&mut kept.routing, n, self.sequence_tokens, config);
-        router_backward(compute, &self.router(bias), &routed, d_weights, self.balance_scale, d_scores);
-        let d_scores = View::new(d_scores, n, experts);
-        let jobs = &mut [
-            Product { accumulate: true, ..through(d_scores, View::new(moe.router, experts, hidden), &mut *d_normed) },
-            self.gradient(d_scores, View::new(&scratch.normed.exact, n, hidden), gradients.router),
-        ];
-        products(compute, Precision::F32, jobs);
-        combine(compute, expert_out, &kept.routing.slots, top_k, hidden, &[], d_normed);
     }
 
     /// `gradient (+)= d_outᵀ · x`, the gradient of a weight of [`linear`].
-    fn gradient<'a>(&self, d_out: View<'a>, x: View<'a>, gradient: &'a mut [f32]) -> Product<'a> {
+    pub(super) fn gradient<'a>(&self, d_out: View<'a>, x: View<'a>, gradient: &'a mut [f32]) -> Product<'a> {
         Product { a: d_out.t(), b: x, out_stride: x.shape().1, out: gradient, accumulate: self.accumulate }
     }
 }
@@ -369,7 +412,8 @@ pub(super) fn through<'a>(d_out: View<'a>, weight: View<'a>, dx: &'a mut [f32]) 
     Product { a: d_out, b: weight, out_stride: weight.shape().1, out: dx, accumulate: false }
 }
 
-fn expert_of<'a>(config: &Config, experts: &'a [f32], expert: usize) -> Mlp<&'a [f32]> {
+/// Expert `expert` of those that are here.
+pub(super) fn expert_of<'a>(config: &Config, experts: &'a [f32], expert: usize) -> Mlp<&'a [f32]> {
     let (width, hidden) = (config.moe_intermediate_size, config.hidden_size);
     let len = 3 * width * hidden;
     Mlp::of(width, hidden, &experts[expert * len..][..len])
@@ -388,7 +432,7 @@ fn routed<'a>(routing: &'a mut Routing, rows: usize, sequence_tokens: usize, con
 }
 
 /// Each expert that has rows, its slots, and its part of `out: (slots, width)`.
-fn by_expert<'a>(
+pub(super) fn by_expert<'a>(
     starts: &'a [usize],
     out: &'a mut [f32],
     width: usize,

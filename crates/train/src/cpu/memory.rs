@@ -16,48 +16,60 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Adds the parts of another plan to those of the same name.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (name, bytes) in &other.parts {
+            match self.parts.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own = own.saturating_add(*bytes),
+                None => self.parts.push((name, *bytes)),
+            }
+        }
+    }
+}
+
 /// Hands out buffers of zeros, or only counts them.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     take: bool,
     plan: Plan,
 }
 
 impl Memory {
     /// Memory that is counted: every buffer comes empty.
-    pub(super) fn counted() -> Self {
+    pub(crate) fn counted() -> Self {
         Self { take: false, plan: Plan::default() }
     }
 
     /// Memory that is taken.
-    pub(super) fn taken() -> Self {
+    pub(crate) fn taken() -> Self {
         Self { take: true, plan: Plan::default() }
     }
 
     /// What was counted or taken so far.
-    pub(super) fn plan(self) -> Plan {
+    pub(crate) fn plan(self) -> Plan {
         self.plan
     }
 
     /// What follows counts as this part.
-    pub(super) fn part(&mut self, name: &'static str) {
+    pub(crate) fn part(&mut self, name: &'static str) {
         self.plan.parts.push((name, 0));
     }
 
     /// Whether buffers are taken, and not only counted.
-    pub(super) fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         self.take
     }
 
     /// Counts bytes that are taken elsewhere.
-    pub(super) fn elsewhere(&mut self, bytes: usize) {
+    pub(crate) fn elsewhere(&mut self, bytes: usize) {
         if let Some((_, sum)) = self.plan.parts.last_mut() {
             *sum = sum.saturating_add(bytes as u64);
         }
     }
 
     /// A buffer of this shape.
-    pub(super) fn numbers<T: Copy + Default>(&mut self, shape: &[usize]) -> Result<Vec<T>, Error> {
+    pub(crate) fn numbers<T: Copy + Default>(&mut self, shape: &[usize]) -> Result<Vec<T>, Error> {
         let len = shape.iter().fold(1usize, |product, size| product.saturating_mul(*size));
         self.elsewhere(len.saturating_mul(size_of::<T>()));
         if !self.take {

@@ -1,8 +1,13 @@
-//! Where each parameter lies: all in one row of numbers, and gradients and moments in rows of the same order.
+//! Where each parameter lies: all in one row of numbers, and gradients in a row of the same order; moments of what is owned.
+
+use std::ops::Range;
 
 use dots_model::{Config, Error, checkpoint::expected_tensors};
 
-use super::memory::Memory;
+use super::{
+    memory::Memory,
+    share::{Rooms, Share, expert_of, layer_of},
+};
 
 /// How many numbers an update, a norm or a search takes at a time, within one tensor. Sums are taken over each stretch and
 /// then over the stretches, in order.
@@ -44,56 +49,76 @@ impl Parameter {
     }
 }
 
-/// Every parameter in the order in which it lies.
-pub(super) fn table(config: &Config) -> Vec<Parameter> {
-    let mut start = 0;
+/// Every parameter of a share, in published order.
+pub(super) fn table(config: &Config, share: &Share) -> Vec<Parameter> {
+    let rooms = Rooms::new(config, share);
+    let (mut start, mut expert_start) = (0, rooms.experts);
     expected_tensors(config)
-        .filter(|(name, _)| !name.ends_with(BIAS))
+        .filter(|(name, _)| !name.ends_with(BIAS) && share.holds(name))
         .map(|(name, shape)| {
-            let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
-            let parameter = Parameter { name, shape, start, layer, frozen: false };
-            start += parameter.len();
+            let start = if expert_of(&name).is_some() { &mut expert_start } else { &mut start };
+            let parameter = Parameter { layer: layer_of(&name), name, shape, start: *start, frozen: false };
+            *start += parameter.len();
             parameter
         })
         .collect()
-}
-
-/// How many numbers all parameters have; `usize::MAX` where that is more.
-pub(super) fn count(config: &Config) -> usize {
-    let biases = (config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts;
-    usize::try_from(config.parameters().total).unwrap_or(usize::MAX).saturating_sub(biases)
 }
 
 /// Weights and what is kept of each.
 #[derive(Debug)]
 pub(super) struct Parameters {
     pub(super) table: Vec<Parameter>,
+    pub(super) rooms: Rooms,
     /// Master weights, `(count)`.
     pub(super) weights: Vec<f32>,
     /// `(count)`.
     pub(super) gradients: Vec<f32>,
-    /// `(count)`.
+    /// What of the count has its moments here: of what is no expert, and of experts.
+    pub(super) owned: [Range<usize>; 2],
+    /// `(owned)`, one part after the other.
     pub(super) first: Vec<f32>,
-    /// `(count)`.
+    /// `(owned)`
     pub(super) second: Vec<f32>,
-    /// `(MoE layers, experts)`.
+    /// `(MoE layers, experts)` of the whole model.
     pub(super) biases: Vec<f32>,
     /// Updates made.
     pub(super) updates: u64,
 }
 
 impl Parameters {
-    pub(super) fn new(config: &Config, memory: &mut Memory, table: Vec<Parameter>) -> Result<Self, Error> {
-        let count = count(config);
+    pub(super) fn new(
+        config: &Config,
+        share: &Share,
+        memory: &mut Memory,
+        table: Vec<Parameter>,
+    ) -> Result<Self, Error> {
+        let rooms = Rooms::new(config, share);
+        let owned = rooms.owned(share);
         memory.part("weights");
-        let weights = memory.numbers(&[count])?;
+        let weights = memory.numbers(&[rooms.len])?;
         let moe_layers = config.num_hidden_layers - config.first_k_dense_replace;
         let biases = memory.numbers(&[moe_layers, config.n_routed_experts])?;
         memory.part("gradients");
-        let gradients = memory.numbers(&[count])?;
+        let gradients = memory.numbers(&[rooms.len])?;
         memory.part("moments");
-        let (first, second) = (memory.numbers(&[count])?, memory.numbers(&[count])?);
-        Ok(Self { table, weights, gradients, first, second, biases, updates: 0 })
+        let moments = owned[0].len().saturating_add(owned[1].len());
+        let (first, second) = (memory.numbers(&[moments])?, memory.numbers(&[moments])?);
+        Ok(Self { table, rooms, weights, gradients, owned, first, second, biases, updates: 0 })
+    }
+
+    /// What of `range` has its moments here, and where those begin.
+    pub(super) fn owned_of(
+        owned: &[Range<usize>; 2],
+        range: &Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let before = [0, owned[0].len()];
+        let parts: [_; 2] = std::array::from_fn(|which| {
+            let owned = &owned[which];
+            let part = range.start.max(owned.start)..range.end.min(owned.end);
+            let at = before[which] + part.start.saturating_sub(owned.start);
+            (part, at)
+        });
+        parts.into_iter().filter(|(part, _)| !part.is_empty())
     }
 }
 
@@ -114,16 +139,14 @@ impl Slice for &mut [f32] {
     }
 }
 
-/// The row of all parameters (or of their gradients), cut where its rooms are.
-pub(super) struct Whole<S> {
+/// What of the row of all parameters (or of their gradients) lies outside layers; empty where it is not held.
+pub(super) struct Ends<S> {
     /// `(vocab, hidden)`
     pub(super) embedding: S,
     /// `(hidden)`
     pub(super) final_norm: S,
     /// `(vocab, hidden)`
     pub(super) head: S,
-    /// All layers.
-    pub(super) layers: S,
 }
 
 /// One layer's.
@@ -161,27 +184,8 @@ pub(super) struct Mlp<S> {
     pub(super) down: S,
 }
 
-impl<S: Slice> Whole<S> {
-    pub(super) fn of(config: &Config, all: S) -> Self {
-        let table = config.vocab_size * config.hidden_size;
-        let (embedding, rest) = all.cut(table);
-        let (final_norm, rest) = rest.cut(config.hidden_size);
-        let (head, layers) = rest.cut(table);
-        Self { embedding, final_norm, head, layers }
-    }
-
-    /// The parameters of layer `index`.
-    pub(super) fn layer(self, config: &Config, index: usize) -> Layer<S> {
-        let dense = config.first_k_dense_replace;
-        let start = index.min(dense) * layer_len(config, false) + index.saturating_sub(dense) * layer_len(config, true);
-        let (_, rest) = self.layers.cut(start);
-        let (layer, _) = rest.cut(layer_len(config, config.is_moe(index)));
-        Layer::of(config, config.is_moe(index), layer)
-    }
-}
-
 impl<S: Slice> Layer<S> {
-    fn of(config: &Config, is_moe: bool, layer: S) -> Self {
+    pub(super) fn of(config: &Config, is_moe: bool, layer: S, experts: S) -> Self {
         let hidden = config.hidden_size;
         let (input_norm, rest) = layer.cut(hidden);
         let (post_attention_norm, rest) = rest.cut(hidden);
@@ -189,8 +193,7 @@ impl<S: Slice> Layer<S> {
         let (o, rest) = rest.cut(hidden * config.attention_size());
         let (head_norms, rest) = rest.cut(2 * config.head_dim);
         let feed_forward = if is_moe {
-            let (router, rest) = rest.cut(config.n_routed_experts * hidden);
-            let (shared, experts) = rest.cut(3 * config.shared_intermediate_size() * hidden);
+            let (router, shared) = rest.cut(config.n_routed_experts * hidden);
             FeedForward::Moe(Moe {
                 router,
                 shared: Mlp::of(config.shared_intermediate_size(), hidden, shared),
@@ -210,27 +213,12 @@ impl<S: Slice> Mlp<S> {
     }
 }
 
-/// Numbers of a layer.
-fn layer_len(config: &Config, is_moe: bool) -> usize {
-    let hidden = config.hidden_size;
-    let attention = hidden * (2 * config.attention_size() + 2 * config.kv_size());
-    let feed_forward = if is_moe {
-        let experts = config.n_routed_experts * (3 * config.moe_intermediate_size + 1);
-        (experts + 3 * config.shared_intermediate_size()) * hidden
-    } else {
-        3 * config.intermediate_size * hidden
-    };
-    2 * hidden + 2 * config.head_dim + attention + feed_forward
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The rooms are cut where the table says that tensors start.
-    #[test]
-    fn every_room_starts_where_its_tensor_does() {
-        let config = Config {
+    fn small() -> Config {
+        Config {
             vocab_size: 11,
             hidden_size: 4,
             intermediate_size: 5,
@@ -243,20 +231,29 @@ mod tests {
             n_routed_experts: 3,
             num_experts_per_tok: 2,
             ..Config::dots_llm1()
-        };
-        let table = table(&config);
-        let numbers: Vec<f32> = (0..count(&config)).map(|i| i as f32).collect();
-        assert_eq!(table.last().unwrap().range().end, numbers.len());
+        }
+    }
+
+    /// The rooms are cut where the table says that tensors start.
+    #[test]
+    fn every_room_starts_where_its_tensor_does() {
+        let config = small();
+        let all = Share::all(&config);
+        let (table, rooms) = (table(&config, &all), Rooms::new(&config, &all));
+        let biases = 2 * config.n_routed_experts;
+        assert_eq!(rooms.len + biases, config.parameters().total as usize);
+        let numbers: Vec<f32> = (0..rooms.len).map(|i| i as f32).collect();
+        assert_eq!(table.iter().map(|parameter| parameter.range().end).max(), Some(numbers.len()));
         let starts = |name: &str, slice: &[f32]| {
             let parameter = table.iter().find(|parameter| parameter.name == name).unwrap();
             assert_eq!(slice[0], parameter.start as f32, "{name}");
         };
-        let whole = || Whole::of(&config, &numbers[..]);
-        starts("model.embed_tokens.weight", whole().embedding);
-        starts("model.norm.weight", whole().final_norm);
-        starts("lm_head.weight", whole().head);
+        let ends = rooms.ends(&numbers[..]);
+        starts("model.embed_tokens.weight", ends.embedding);
+        starts("model.norm.weight", ends.final_norm);
+        starts("lm_head.weight", ends.head);
         for index in 0..4 {
-            let layer = whole().layer(&config, index);
+            let layer = rooms.layer(&config, &numbers[..], index);
             let starts = |name: &str, slice: &[f32]| starts(&format!("model.layers.{index}.{name}.weight"), slice);
             starts("input_layernorm", layer.input_norm);
             starts("post_attention_layernorm", layer.post_attention_norm);

@@ -13,22 +13,26 @@ use super::{
 };
 use crate::step::StepError;
 
-/// Root of the sum of squares of all gradients that are not frozen. One that is not finite is an error.
-pub(super) fn gradient_norm(compute: &Compute, parameters: &Parameters) -> Result<f64, StepError> {
+/// Sum of the squares of all gradients that are owned and not frozen. One that is not finite is an error.
+pub(super) fn gradient_squares(compute: &Compute, parameters: &Parameters) -> Result<f64, StepError> {
     let mut total = 0.0;
     for parameter in parameters.table.iter().filter(|parameter| !parameter.frozen) {
-        total += tensor_squares(compute, &parameters.gradients[parameter.range()]);
-        if !total.is_finite() {
-            return Err(not_finite("gradient", &parameter.name, &parameters.gradients[parameter.range()]));
+        for (part, _) in Parameters::owned_of(&parameters.owned, &parameter.range()) {
+            let gradients = &parameters.gradients[part];
+            total += tensor_squares(compute, gradients);
+            if !total.is_finite() {
+                return Err(not_finite("gradient", &parameter.name, gradients));
+            }
         }
     }
-    Ok(total.sqrt())
+    Ok(total)
 }
 
-/// The first tensor of `numbers` with one that is not finite.
-pub(super) fn find_not_finite(what: &'static str, table: &[Parameter], numbers: &[f32]) -> Option<StepError> {
-    let broken = |parameter: &&Parameter| numbers[parameter.range()].iter().any(|x| !x.is_finite());
-    table.iter().find(broken).map(|parameter| not_finite(what, &parameter.name, &numbers[parameter.range()]))
+/// The first tensor of `numbers` with one that is not finite: its index, and the error.
+pub(super) fn find_not_finite(what: &'static str, table: &[Parameter], numbers: &[f32]) -> Option<(usize, StepError)> {
+    let broken = |parameter: &Parameter| numbers[parameter.range()].iter().any(|x| !x.is_finite());
+    let index = table.iter().position(broken)?;
+    Some((index, not_finite(what, &table[index].name, &numbers[table[index].range()])))
 }
 
 fn not_finite(what: &'static str, tensor: &str, numbers: &[f32]) -> StepError {
@@ -61,7 +65,7 @@ fn stretches(compute: &Compute, len: usize, body: impl Fn(std::ops::Range<usize>
     total
 }
 
-/// Updates every weight that is not frozen; returns the root of the sum of all weights' squares.
+/// Updates every weight that is owned and not frozen; returns the sum of the squares of all that are owned.
 pub(super) fn update(
     compute: &Compute,
     optimizer: &Optimizer,
@@ -70,15 +74,16 @@ pub(super) fn update(
     gradient_norm: f64,
 ) -> f64 {
     parameters.updates += 1;
-    let Parameters { table, weights, gradients, first, second, updates, .. } = parameters;
+    let Parameters { table, weights, gradients, owned, first, second, updates, .. } = parameters;
     // Past this both corrections are one.
     let t = i32::try_from(*updates).unwrap_or(i32::MAX);
     let Optimizer { beta1, beta2, epsilon, weight_decay, clip } = *optimizer;
     let mut total = 0.0;
     for parameter in &*table {
-        let range = parameter.range();
         if parameter.frozen {
-            total += tensor_squares(compute, &weights[range]);
+            for (part, _) in Parameters::owned_of(owned, &parameter.range()) {
+                total += tensor_squares(compute, &weights[part]);
+            }
             continue;
         }
         let step = AdamW {
@@ -90,11 +95,14 @@ pub(super) fn update(
             root_scale: (1.0 - beta2.powi(t)).sqrt().recip() as f32,
             gradient_scale: (clip / (gradient_norm + 1e-6)).min(1.0) as f32,
         };
-        let (weights, gradients) = (&mut weights[range.clone()], &gradients[range.clone()]);
-        let (first, second) = (&mut first[range.clone()], &mut second[range]);
-        total += update_tensor(compute, &step, weights, gradients, first, second);
+        for (part, at) in Parameters::owned_of(owned, &parameter.range()) {
+            let moments = at..at + part.len();
+            let (weights, gradients) = (&mut weights[part.clone()], &gradients[part]);
+            let (first, second) = (&mut first[moments.clone()], &mut second[moments]);
+            total += update_tensor(compute, &step, weights, gradients, first, second);
+        }
     }
-    total.sqrt()
+    total
 }
 
 fn update_tensor(

@@ -131,14 +131,27 @@ pub fn recipe() -> Sequences {
     sequences
 }
 
+/// Some documents for [`small`], some positions without a target.
+pub fn documents() -> Sequences {
+    let length = 21;
+    let mut sequences = Sequences::default();
+    for sequence in 0..5u32 {
+        let tokens: Vec<u32> = (0..length).map(|i| (i * i * 7 + sequence * 31 + i) % 90).collect();
+        let attend_from: Vec<u32> = (0..length).map(|i| if i < 8 + sequence { 0 } else { 8 + sequence }).collect();
+        let target = |i: u32| if (i + sequence) % 4 == 3 { NO_TARGET } else { (i * 5 + sequence) % 90 };
+        sequences.push(&tokens, &attend_from, &(0..length).map(target).collect::<Vec<_>>());
+    }
+    sequences
+}
+
 /// One step over all of `sequences`, cut into micro-batches of so many.
-pub fn step(step: &mut CpuStep, sequences: &Sequences, micro_batches: &[usize], dials: Dials) -> StepReport {
+pub fn step(step: &mut impl Step, sequences: &Sequences, micro_batches: &[usize], dials: Dials) -> StepReport {
     accumulate(step, sequences, micro_batches, dials);
     step.update().unwrap()
 }
 
 /// The same without the update.
-pub fn accumulate(step: &mut CpuStep, sequences: &Sequences, micro_batches: &[usize], dials: Dials) {
+pub fn accumulate(step: &mut impl Step, sequences: &Sequences, micro_batches: &[usize], dials: Dials) {
     step.begin(sequences.totals(), dials).unwrap();
     let mut start = 0;
     for count in micro_batches {
@@ -155,7 +168,7 @@ pub fn gradients(step: &CpuStep) -> HashMap<String, Vec<f32>> {
 }
 
 /// Every tensor of a kind by name.
-pub fn state(step: &mut CpuStep, kind: StateKind) -> HashMap<String, Vec<f32>> {
+pub fn state(step: &mut impl Step, kind: StateKind) -> HashMap<String, Vec<f32>> {
     let mut all = HashMap::new();
     let mut give = |tensor: dots_train::step::StateTensor<'_>| {
         if tensor.kind == kind {
