@@ -41,6 +41,9 @@ pub(crate) struct Part {
     pub(super) balanced: Vec<usize>,
 }
 
+/// Where a tensor comes among those of all parts: by layer, expert, and its place in its part's table.
+pub(crate) type Place = (Option<usize>, Option<usize>, usize);
+
 /// What one micro-batch leaves in consecutive layers for its backward pass.
 #[derive(Debug)]
 pub(crate) struct Activations {
@@ -288,7 +291,7 @@ impl Part {
     }
 
     /// The first tensor with a weight that is not finite, and where it comes among those of all parts.
-    pub(crate) fn find_not_finite_weight(&self) -> Option<((Option<usize>, Option<usize>, usize), StepError)> {
+    pub(crate) fn find_not_finite_weight(&self) -> Option<(Place, StepError)> {
         let Parameters { table, weights, .. } = &self.parameters;
         let (index, error) = update::find_not_finite("weight", table, weights)?;
         Some(((table[index].layer, expert_of(&table[index].name), index), error))

@@ -72,6 +72,15 @@ pub(crate) fn expert_of(name: &str) -> Option<usize> {
     name.split_once(".mlp.experts.")?.1.split_once('.')?.0.parse().ok()
 }
 
+/// Where a layer lies.
+#[derive(Debug, Clone)]
+struct Room {
+    is_moe: bool,
+    /// What is no expert.
+    rest: Range<usize>,
+    experts: Range<usize>,
+}
+
 /// Where the rooms of a share lie in its row of numbers: first what is no expert, then the experts. Each of the two is filled up with zeros
 /// until it can be cut in equal parts among its replicas.
 #[derive(Debug, Clone)]
@@ -79,8 +88,8 @@ pub(super) struct Rooms {
     pub(super) embedding: Range<usize>,
     pub(super) final_norm: Range<usize>,
     pub(super) head: Range<usize>,
-    /// By layer: whether it is a mixture, where what is no expert lies, and its experts.
-    layers: Vec<Option<(bool, Range<usize>, Range<usize>)>>,
+    /// By layer, where it is held.
+    layers: Vec<Option<Room>>,
     /// Where experts begin.
     pub(super) experts: usize,
     /// Numbers in all.
@@ -111,8 +120,10 @@ impl Rooms {
             end = end.saturating_add(if is { each } else { 0 });
             start..end
         };
-        let layers =
-            layers.into_iter().map(|((is_held, is_moe), rest)| is_held.then(|| (is_moe, rest, room(is_moe)))).collect();
+        let layers = layers
+            .into_iter()
+            .map(|((is_held, is_moe), rest)| is_held.then(|| Room { is_moe, rest, experts: room(is_moe) }))
+            .collect();
         let len = experts.saturating_add(up(end - experts, share.replicas[1]));
         Self { embedding, final_norm, head, layers, experts, len }
     }
@@ -141,7 +152,7 @@ impl Rooms {
 
     /// The parameters of layer `index`, which is held.
     pub(super) fn layer<S: Slice>(&self, config: &Config, all: S, index: usize) -> Layer<S> {
-        let (is_moe, rest, experts) = self.layers[index].as_ref().expect("a layer that is held");
+        let Room { is_moe, rest, experts } = self.layers[index].as_ref().expect("a layer that is held");
         let (rests, all_experts) = all.cut(self.experts);
         let (_, layer) = rests.cut(rest.start);
         let (layer, _) = layer.cut(rest.len());
