@@ -1,11 +1,13 @@
 //! From logits to a token, and to log-probabilities: the arithmetic that every executor shares.
 
 mod candidates;
+mod depths;
 mod filters;
 mod logprobs;
 mod random;
 
 use candidates::{Candidate, best, select_best};
+use depths::{Depths, Kept};
 pub use logprobs::{log_prob, log_prob_and_rank, log_sum_exp, top_logprobs};
 pub use random::uniform;
 
@@ -24,6 +26,7 @@ pub struct Sampler {
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
     cumulative: Vec<f64>,
+    depths: Depths,
 }
 
 impl Sampler {
@@ -59,11 +62,10 @@ impl Sampler {
         }
     }
 
-    /// The draw for the settings of nearly every request, whose outcome the best candidates decide: it sorts only as many
-    /// as it needs.
+    /// The draw for the settings of nearly every request, whose outcome the best candidates decide. Where they do not, the
+    /// distribution is wide.
     fn draw_from_best(&mut self, best: Candidate, scale: filters::Scale, sampling: &Sampling<'_>) -> u32 {
-        let weight = |logit: f32| scale.weight(logit);
-        let is_kept = |weight: f32| weight > 0.0 && weight >= sampling.min_p;
+        let allowed = Kept { logits: &self.logits, scale, min_p: sampling.min_p };
         let uniform = uniform(sampling.seed, sampling.position);
         let top_p = f64::from(sampling.top_p);
 
@@ -71,38 +73,45 @@ impl Sampler {
             0 => self
                 .logits
                 .iter()
-                .map(|&logit| weight(logit))
-                .filter(|&weight| is_kept(weight))
+                .filter_map(|&logit| allowed.weight(logit))
                 .fold((0, 0.0), |(kept, mass), weight| (kept + 1, mass + f64::from(weight))),
             top_k => (top_k.min(self.logits.len()), 0.0),
         };
-        let mut width = if sampling.top_k > 0 { kept } else { FIRST_CANDIDATES.min(kept) };
-        loop {
-            select_best(&self.logits, width, &mut self.candidates);
-            self.cumulative.clear();
-            let weights = self.candidates.iter().map(|candidate| weight(candidate.logit));
-            self.cumulative.extend(weights.take_while(|&weight| is_kept(weight)).scan(0.0, |sum, weight| {
-                *sum += f64::from(weight);
-                Some(*sum)
-            }));
-            let Some(&covered) = self.cumulative.last() else { return best.id };
-            let has_all = width >= kept;
-            let total = if has_all { covered } else { kept_mass };
+        let width = if sampling.top_k > 0 { kept } else { FIRST_CANDIDATES.min(kept) };
+        select_best(&self.logits, width, &mut self.candidates);
+        self.cumulative.clear();
+        let weights = self.candidates.iter().map_while(|candidate| allowed.weight(candidate.logit));
+        self.cumulative.extend(weights.scan(0.0, |sum, weight| {
+            *sum += f64::from(weight);
+            Some(*sum)
+        }));
+        let Some(&covered) = self.cumulative.last() else { return best.id };
+        let has_all = width >= kept;
+        let total = if has_all { covered } else { kept_mass };
 
-            let nucleus = if top_p < 1.0 {
-                self.cumulative.get(self.cumulative.partition_point(|&sum| sum < top_p * total)).copied()
-            } else {
-                Some(total)
-            };
-            let chosen = nucleus
-                .or(has_all.then_some(covered))
-                .map(|nucleus| self.cumulative.partition_point(|&sum| sum <= uniform * nucleus));
-            match chosen {
-                Some(index) if index < self.cumulative.len() => return self.candidates[index].id,
-                _ if has_all => return self.candidates[self.cumulative.len() - 1].id,
-                _ => width = (width * CANDIDATES_GROWTH).min(kept),
-            }
+        let nucleus = if top_p < 1.0 {
+            self.cumulative.get(self.cumulative.partition_point(|&sum| sum < top_p * total)).copied()
+        } else {
+            Some(total)
+        };
+        let chosen = nucleus
+            .or(has_all.then_some(covered))
+            .map(|nucleus| self.cumulative.partition_point(|&sum| sum <= uniform * nucleus));
+        match chosen {
+            Some(index) if index < self.cumulative.len() => return self.candidates[index].id,
+            _ if has_all => return self.candidates[self.cumulative.len() - 1].id,
+            _ => {}
         }
+        self.depths.measure(allowed);
+        let nucleus = match nucleus {
+            Some(nucleus) => nucleus,
+            None => {
+                let last = self.depths.descend(allowed, &mut self.candidates, |sum| sum >= top_p * total);
+                last.map_or(total, |(_, nucleus)| nucleus)
+            }
+        };
+        let chosen = self.depths.descend(allowed, &mut self.candidates, |sum| sum > uniform * nucleus);
+        chosen.map_or(best.id, |(chosen, _)| chosen.id)
     }
 
     fn adjust(&mut self, logits: &[f32], sampling: &Sampling<'_>) {

@@ -18,7 +18,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// 0 for the best logit, below it for others.
-    fn exponent(self, logit: f32) -> f32 {
+    pub fn exponent(self, logit: f32) -> f32 {
         (logit - self.best) / self.temperature
     }
 
