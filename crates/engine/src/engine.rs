@@ -17,6 +17,7 @@ use dots_model::{
     tokenizer::Tokenizer,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::Span;
 
 use crate::{
     outstanding::{Place, Places},
@@ -112,7 +113,8 @@ impl Engine {
         Self(Arc::new(Shared { options, limits, places, new_text, stats, submissions, thread: JoinOnDrop(thread) }))
     }
 
-    /// Queues a request. Dropping the returned stream cancels it within one step.
+    /// Queues a request. Dropping the returned stream cancels it within one step. What the engine logs of it stands under the
+    /// span in which this is called.
     pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
         let Shared { options, limits, places, new_text, submissions, .. } = &*self.0;
         let max_tokens = request.checked_max_tokens(limits)?;
@@ -152,7 +154,7 @@ pub(crate) fn prepare(
     let eos_token_ids = if request.ignore_eos { Vec::new() } else { options.eos_token_ids.clone() };
     let answer = AnswerText::new(text, &mut request);
     let (events, receiver) = unbounded_channel();
-    let caller = Caller { answer, events, place };
+    let caller = Caller { answer, events, place, span: Span::current() };
     let mut sequence = Sequence::new(request, max_tokens, seed, eos_token_ids, penalties, caller);
     sequence.lookup = options.speculate.then(Lookup::default);
     (sequence, Events { receiver, has_ended: false })

@@ -37,8 +37,8 @@ pub use constraint::{Constraint, Grammars};
 pub use dry::Dry;
 pub use engine::{Engine, EngineOptions, Events};
 pub use request::{
-    Event, Failure, Finish, FinishReason, Pooling, PromptList, PromptToken, Request, Routing, SamplingParams, Stop,
-    SubmitError, Timing, TokenEvent, TokenLogprobs,
+    Event, Failure, Finish, FinishReason, Pooling, PromptList, PromptToken, Request, Routing, RoutingOf,
+    SamplingParams, Stop, SubmitError, Timing, TokenEvent, TokenLogprobs,
 };
 pub use spill::SpillOptions;
 pub use stats::{STEP_TOKENS, Stats};

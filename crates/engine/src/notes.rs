@@ -2,7 +2,7 @@
 
 use dots_model::executor::{Output, Want};
 
-use crate::request::{Pooling, PromptList, PromptToken, Request, Routing};
+use crate::request::{Pooling, PromptList, PromptToken, Request, Routing, RoutingOf};
 
 /// Gathers, row by row and in order, what was asked about a sequence's tokens.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Notes {
     prompt: Vec<Option<PromptToken>>,
     pooled: Vec<f64>,
     routing: Option<Routing>,
+    /// The first position whose experts are asked for.
+    routing_from: usize,
 }
 
 impl Notes {
@@ -26,15 +28,21 @@ impl Notes {
             noted_tokens: 0,
             prompt: Vec::new(),
             pooled: Vec::new(),
-            routing: request.return_routing.then(Routing::default),
+            routing: (request.routing != RoutingOf::Nothing).then(Routing::default),
+            routing_from: if request.routing == RoutingOf::Answer { request.prompt.len() } else { 0 },
         }
     }
 
     /// Positions that need not be computed again, where the cache has them: all, unless something is asked about each.
     pub fn dispensable_tokens(&self) -> usize {
-        let asks_of_each =
-            self.prompt_logprobs.is_some() || self.pooling == Some(Pooling::Mean) || self.routing.is_some();
-        if asks_of_each { self.noted_tokens } else { usize::MAX }
+        let asks_of_prompt = self.prompt_logprobs.is_some() || self.pooling == Some(Pooling::Mean);
+        if asks_of_prompt {
+            self.noted_tokens
+        } else if self.routing.is_some() {
+            self.noted_tokens.max(self.routing_from)
+        } else {
+            usize::MAX
+        }
     }
 
     /// What the row at `position` of `tokens` is asked for, its sampled token aside.
@@ -53,7 +61,7 @@ impl Notes {
             score,
             top_logprobs: self.prompt_logprobs.filter(|_| score.is_some()),
             hidden,
-            routing: self.routing.is_some(),
+            routing: self.routing.is_some() && position >= self.routing_from,
             ..Want::default()
         };
         (score.is_some() || hidden || want.routing).then_some(want)
@@ -102,7 +110,7 @@ impl Notes {
         Some(self.pooled.iter().map(|sum| (sum / count) as f32).collect())
     }
 
-    /// The experts of all tokens, once.
+    /// The experts that were asked for, once.
     pub fn take_routing(&mut self) -> Option<Routing> {
         self.routing.take()
     }

@@ -60,8 +60,8 @@ pub struct Request {
     pub prompt_logprobs: Option<usize>,
     /// An [`Event::Embedding`] of the prompt and no answer; `max_tokens` is then 0.
     pub pooling: Option<Pooling>,
-    /// Which experts each token took, in [`Finish::routing`].
-    pub return_routing: bool,
+    /// Which experts tokens took, in [`Finish::routing`].
+    pub routing: RoutingOf,
     /// The lower number goes first, as in vLLM; 0 where nobody says.
     pub priority: i32,
     /// Whose request it is. Tenants share the engine fairly.
@@ -71,6 +71,18 @@ pub struct Request {
     /// Only requests of one salt share what is in the cache, so that nobody learns from the time to a first token what
     /// others have asked; at most [`MAX_SALT_BYTES`].
     pub cache_salt: Option<String>,
+}
+
+/// Of which tokens a request wants to know their experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoutingOf {
+    /// Of none.
+    #[default]
+    Nothing,
+    /// Of the answer's only: the prompt need not be computed where the cache has it.
+    Answer,
+    /// Of the prompt's and the answer's.
+    All,
 }
 
 /// How the hidden states of a prompt become one vector.
@@ -206,7 +218,8 @@ impl Request {
         if self.prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
         }
-        let is_about_prompt = self.prompt_logprobs.is_some() || self.pooling.is_some() || self.return_routing;
+        let is_about_prompt =
+            self.prompt_logprobs.is_some() || self.pooling.is_some() || self.routing != RoutingOf::Nothing;
         require(self.max_tokens != Some(0) || is_about_prompt, "max_tokens", "at least 1", 0)?;
         let (prompt, context) = (self.prompt.len(), limits.context_tokens);
         let longest = || context.saturating_sub(prompt).max(1);
@@ -351,7 +364,7 @@ pub struct Timing {
 pub struct Routing {
     /// The layers that have experts.
     pub layers: Vec<usize>,
-    /// `(tokens, layers, top_k)`, the prompt's tokens first.
+    /// `(tokens, layers, top_k)`, the prompt's tokens first where they were asked about.
     pub experts: Vec<u16>,
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use dots_model::executor::{BLOCK_TOKENS, BlockId, Output, Sampling, Slice, Want};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
 use crate::{
     blocks::blocks_for,
@@ -26,6 +27,8 @@ pub(crate) struct Caller {
     pub events: UnboundedSender<Event>,
     /// The place that they hold among those who ask.
     pub place: outstanding::Place,
+    /// What their lines in the log stand under: a request's id, where it has one.
+    pub span: Span,
 }
 
 pub(crate) struct Sequence {
@@ -70,6 +73,7 @@ pub(crate) struct Sequence {
     first_token: Option<Instant>,
     events: UnboundedSender<Event>,
     is_finished: bool,
+    span: Span,
     _outstanding: outstanding::Place,
 }
 
@@ -125,6 +129,7 @@ impl Sequence {
             first_token: None,
             events: caller.events,
             is_finished: false,
+            span: caller.span,
             _outstanding: caller.place,
         }
     }
@@ -188,7 +193,10 @@ impl Sequence {
         self.computed_tokens = shared * BLOCK_TOKENS;
         self.cached_tokens.get_or_insert(self.computed_tokens.min(self.prompt_tokens));
         self.block_table = blocks;
-        self.first_step.get_or_insert_with(Instant::now);
+        let queued_ms =
+            self.first_step.get_or_insert_with(Instant::now).duration_since(self.submitted).as_millis() as u64;
+        let (tokens, cached_tokens) = (self.committed_tokens().len(), self.computed_tokens);
+        self.span.in_scope(|| tracing::debug!(tokens, cached_tokens, queued_ms, "begins"));
     }
 
     /// Notes that the next block was read from disk.
@@ -202,6 +210,8 @@ impl Sequence {
     /// Gives its blocks up and all that was computed; what was generated stays.
     pub fn preempt(&mut self) -> Vec<BlockId> {
         self.discard_draft();
+        let lost_tokens = self.computed_tokens;
+        self.span.in_scope(|| tracing::debug!(lost_tokens, "stopped for others"));
         self.restorable_blocks = 0;
         self.computed_tokens = 0;
         std::mem::take(&mut self.block_table)
@@ -399,6 +409,9 @@ impl Sequence {
 
     fn finish(&mut self, reason: FinishReason, stop: Option<Stop>, text: String) {
         let routing = self.notes.take_routing();
+        let (tokens, ms) =
+            (self.committed_tokens().len() - self.prompt_tokens, self.submitted.elapsed().as_millis() as u64);
+        self.span.in_scope(|| tracing::debug!(?reason, tokens, ms, "ends"));
         self.tell(Event::Finished(Finish {
             reason,
             stop,
@@ -425,6 +438,10 @@ impl Sequence {
 
     /// Ends the sequence without its answer.
     pub fn fail(&mut self, failure: Failure) {
+        self.span.in_scope(|| match &failure {
+            Failure::Step(error) => tracing::error!(error, "cannot be computed"),
+            failure => tracing::debug!(%failure, "ends"),
+        });
         self.tell(Event::Failed(failure));
         self.is_finished = true;
     }

@@ -84,7 +84,7 @@ impl Stepper {
         let sampled = match compute(&mut *self.executor, &mut work, &mut computing) {
             Ok(sampled) => sampled,
             Err(error) => {
-                tracing::error!(%error, slices, "step failed");
+                tracing::warn!(%error, slices, "a step failed: its sequences are tried one by one");
                 work.iter_mut().map(|one| compute_alone(&mut *self.executor, one, &mut computing)).sum()
             }
         };

@@ -3,12 +3,22 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use dots_engine::{Event, Failure, Finish, PromptList, TokenEvent};
 
 use crate::{backend::EventStream, error::ApiError};
+
+/// What only the first choice of a prompt was asked, since it is the same for all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shared {
+    /// The log-probabilities of the prompt's tokens.
+    pub list: bool,
+    /// The experts of the prompt's tokens.
+    pub routing: bool,
+}
 
 /// The events of all choices as they come, none of them starved by another. Dropping it stops them all.
 pub struct Choices {
@@ -18,7 +28,11 @@ pub struct Choices {
     choices_per_prompt: usize,
     /// Of each prompt: whether its list is still to come, of its first choice and for all of them. Until then the others wait.
     awaited: Vec<bool>,
-    /// Lists that came, for the other choices.
+    /// Of each prompt: how its first choice ended, with the experts of the prompt's tokens, where they were asked for. Until
+    /// then the others that have ended wait in `ended`.
+    firsts: Option<Vec<Option<Arc<Finish>>>>,
+    ended: Vec<(usize, Finish)>,
+    /// What the first choice was told, for the others.
     told: VecDeque<(usize, Event)>,
 }
 
@@ -30,15 +44,20 @@ impl Choices {
             turn: 0,
             choices_per_prompt: 1,
             awaited: Vec::new(),
+            firsts: None,
+            ended: Vec::new(),
             told: VecDeque::new(),
         }
     }
 
     /// As [`Self::new`], of `choices_per_prompt` choices to a prompt, of which only the first was asked about the prompt: what
-    /// it is told goes to all of them, and to each before anything else.
-    pub fn sharing_prompts(streams: Vec<EventStream>, choices_per_prompt: usize) -> Self {
-        let awaited = vec![true; streams.len().div_ceil(choices_per_prompt)];
-        Self { choices_per_prompt, awaited, ..Self::new(streams) }
+    /// it is told goes to all of them. The list of log-probabilities comes to each before anything else, and the experts of
+    /// the prompt's tokens with each one's end, no earlier than the first's.
+    pub fn sharing_prompts(streams: Vec<EventStream>, choices_per_prompt: usize, shared: Shared) -> Self {
+        let prompts = streams.len().div_ceil(choices_per_prompt);
+        let awaited = vec![shared.list; prompts];
+        let firsts = (shared.routing && choices_per_prompt > 1).then(|| vec![None; prompts]);
+        Self { choices_per_prompt, awaited, firsts, ..Self::new(streams) }
     }
 
     /// Whether the choice must not be asked yet.
@@ -61,16 +80,35 @@ impl Choices {
         }
     }
 
+    /// Gives an answer's end the experts of its prompt's tokens; `None` where they are not known yet and it waits for them.
+    fn complete(&mut self, choice: usize, finish: Finish) -> Option<Event> {
+        let Some(firsts) = &mut self.firsts else { return Some(Event::Finished(finish)) };
+        let prompt = choice / self.choices_per_prompt;
+        if choice.is_multiple_of(self.choices_per_prompt) {
+            let first = &*firsts[prompt].insert(Arc::new(finish.clone()));
+            for (other, finish) in self.ended.extract_if(.., |(other, _)| *other / self.choices_per_prompt == prompt) {
+                self.told.push_back((other, Event::Finished(with_prompt_of(first, finish))));
+            }
+            return Some(Event::Finished(finish));
+        }
+        match &firsts[prompt] {
+            Some(first) => Some(Event::Finished(with_prompt_of(first, finish))),
+            None => {
+                self.ended.push((choice, finish));
+                None
+            }
+        }
+    }
+
     /// The next event and its choice; `None` when every choice has ended.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Event)>> {
         if let Some(told) = self.told.pop_front() {
             return Poll::Ready(Some(told));
         }
-        if self.running.is_empty() {
-            return Poll::Ready(None);
-        }
-        for step in 0..self.running.len() {
-            let at = (self.turn + step) % self.running.len();
+        let mut asked = 0;
+        while asked < self.running.len() {
+            let at = (self.turn + asked) % self.running.len();
+            asked += 1;
             if self.waits(self.running[at].0) {
                 continue;
             }
@@ -85,11 +123,32 @@ impl Choices {
                     self.turn = at + 1;
                 }
                 self.share(choice, &event);
-                return Poll::Ready(Some((choice, event)));
+                let event = match event {
+                    Event::Finished(finish) => self.complete(choice, finish),
+                    event => Some(event),
+                };
+                match event {
+                    Some(event) => return Poll::Ready(Some((choice, event))),
+                    // The others, from the first one on.
+                    None => asked = 0,
+                }
             }
         }
-        Poll::Pending
+        if self.running.is_empty() { Poll::Ready(None) } else { Poll::Pending }
     }
+}
+
+/// How an answer ended, with the experts of its prompt's tokens, which only the `first` answer to that prompt was asked for,
+/// before those of its own. As it was where nobody asked.
+fn with_prompt_of(first: &Finish, mut finish: Finish) -> Finish {
+    if let (Some(of_all), Some(own)) = (&first.routing, &mut finish.routing) {
+        let computed = first.prompt_tokens + first.completion_tokens.saturating_sub(1);
+        let width = of_all.experts.len() / computed.max(1);
+        let prompt = &of_all.experts[..first.prompt_tokens * width];
+        own.experts.splice(..0, prompt.iter().copied());
+        own.layers.clone_from(&of_all.layers);
+    }
+    finish
 }
 
 /// One complete choice.
@@ -186,7 +245,7 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::AtomicBool};
+    use std::sync::atomic::AtomicBool;
 
     use dots_engine::PromptToken;
     use futures_core::Stream;
@@ -243,7 +302,7 @@ mod tests {
             stream(&second, [list(8), end()]),
             stream(&open, [token(3), end()]),
         ];
-        let mut choices = Choices::sharing_prompts(streams, 2);
+        let mut choices = Choices::sharing_prompts(streams, 2, Shared { list: true, routing: false });
         assert_eq!(come(&mut choices), [], "no choice speaks before its prompt's list");
         second.store(true, std::sync::atomic::Ordering::SeqCst);
         let told = come(&mut choices);

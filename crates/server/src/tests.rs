@@ -22,8 +22,8 @@ use std::{
 };
 
 use dots_engine::{
-    Breakers, Event, Failure, Finish, FinishReason, Grammars, Pooling, PromptToken, Request, Routing, SamplingParams,
-    Stats, Stop, SubmitError, TokenEvent, TokenLogprobs,
+    Breakers, Event, Failure, Finish, FinishReason, Grammars, Pooling, PromptToken, Request, Routing, RoutingOf,
+    SamplingParams, Stats, Stop, SubmitError, TokenEvent, TokenLogprobs,
     constraint::{Constraint, ConstraintError, ConstraintSpec},
 };
 use dots_model::{
@@ -242,10 +242,12 @@ impl Backend for Script {
             };
             events.push_front(Event::Prompt(request.prompt.iter().enumerate().map(one).collect()));
         }
-        let routing = request.return_routing.then(|| Routing {
-            layers: vec![1, 2],
-            experts: (0..4 * (prompt + completion.max(1) - 1) as u16).collect(),
-        });
+        let experts = |first: usize| (4 * first as u16..4 * (prompt + completion.max(1) - 1) as u16).collect();
+        let routing = match request.routing {
+            RoutingOf::Nothing => None,
+            RoutingOf::Answer => Some(Routing { layers: vec![1, 2], experts: experts(prompt) }),
+            RoutingOf::All => Some(Routing { layers: vec![1, 2], experts: experts(0) }),
+        };
         let finished = Event::Finished(Finish { prompt_tokens: prompt, ..Finish::default() });
         match u8::try_from(last) {
             Ok(b'~') => events.truncate(1),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::fake::*;
-use crate::{Event, Events, Finish, Pooling, PromptList, PromptToken, Request, Routing, SamplingParams};
+use crate::{Event, Events, Finish, Pooling, PromptList, PromptToken, Request, Routing, RoutingOf, SamplingParams};
 use dots_model::sample::{log_prob_and_rank, top_logprobs};
 
 fn request(prompt_tokens: usize, max_tokens: usize, seed: u64) -> Request {
@@ -167,6 +167,22 @@ fn repetition_is_drafted_and_changes_no_token() {
 }
 
 /// What a request was told about its prompt.
+#[test]
+fn who_asks_for_the_experts_of_the_answer_alone_shares_the_prompt() {
+    let mut engine = ManualEngine::new(ROOMY);
+    let ask = |routing, seed| Request { routing, ..request(40, 5, seed) };
+    let asks = [(RoutingOf::All, 0), (RoutingOf::Answer, 32), (RoutingOf::Answer, 32), (RoutingOf::All, 0)];
+    let events: Vec<_> = (0..).zip(asks).map(|(seed, (of, _))| engine.submit(ask(of, seed)).unwrap()).collect();
+    engine.run_until_idle();
+    for (mut events, (of, cached)) in events.into_iter().zip(asks) {
+        let last = std::iter::from_fn(|| events.blocking_next()).last();
+        let Some(Event::Finished(finish)) = last else { panic!("{last:?}") };
+        assert_eq!(finish.cached_tokens, cached, "{of:?}");
+        let tokens = if of == RoutingOf::All { 44 } else { 4 };
+        assert_eq!(finish.routing.unwrap().experts.len(), 2 * tokens, "{of:?}");
+    }
+}
+
 type Told = (Option<PromptList>, Option<Vec<f32>>, Option<Routing>);
 
 /// Asks about a prompt that is computed in steps of any size, beside others, and over again.
@@ -207,7 +223,7 @@ proptest! {
         let size = Size { cache_blocks, max_batch_tokens, ..ROOMY };
         let asks = Request {
             prompt_logprobs: Some(count),
-            return_routing: true,
+            routing: RoutingOf::All,
             ..request(prompt_tokens, max_tokens, 1)
         };
         let (told, _, routing) = asked(&asks, size, others);
@@ -226,7 +242,13 @@ proptest! {
         let experts: Vec<u16> = computed.iter().enumerate()
             .flat_map(|(position, token)| [(token % 8) as u16, ((position + 1) % 8) as u16])
             .collect();
-        prop_assert_eq!(routing, Some(Routing { layers: vec![0], experts }));
+        prop_assert_eq!(routing, Some(Routing { layers: vec![0], experts: experts.clone() }));
+
+        if max_tokens > 0 {
+            let asks = Request { routing: RoutingOf::Answer, ..request(prompt_tokens, max_tokens, 1) };
+            let (_, _, routing) = asked(&asks, size, others);
+            prop_assert_eq!(routing.unwrap().experts, &experts[2 * prompt_tokens..]);
+        }
 
         for (pooling, first) in [(Pooling::Mean, 0), (Pooling::Last, prompt_tokens - 1)] {
             let asks = Request { pooling: Some(pooling), max_tokens: None, ..request(prompt_tokens, 0, 1) };

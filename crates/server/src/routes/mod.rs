@@ -19,13 +19,13 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use dots_engine::{Request, constraint::Constraint};
+use dots_engine::{Request, RoutingOf, constraint::Constraint};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::{
     App,
-    answer::Choices,
+    answer::{Choices, Shared},
     anthropic, auth, cors, drain,
     error::ApiError,
     openai::generation::{AboutPrompt, Generation},
@@ -159,7 +159,11 @@ impl Job {
                     constraint: self.constraint.clone(),
                     // What is found about a prompt is the same for all of its answers.
                     prompt_logprobs: self.about_prompt.logprobs.filter(|_| i == 0),
-                    return_routing: self.about_prompt.routing,
+                    routing: match (self.about_prompt.routing, i) {
+                        (false, _) => RoutingOf::Nothing,
+                        (true, 0) => RoutingOf::All,
+                        (true, _) => RoutingOf::Answer,
+                    },
                     priority: scheduling.priority,
                     cache_salt: scheduling.cache_salt.clone(),
                     deadline,
@@ -169,10 +173,8 @@ impl Job {
                 streams.push(stream);
             }
         }
-        Ok(match self.about_prompt.logprobs {
-            Some(_) => Choices::sharing_prompts(streams, self.generation.n),
-            None => Choices::new(streams),
-        })
+        let AboutPrompt { logprobs, routing } = self.about_prompt;
+        Ok(Choices::sharing_prompts(streams, self.generation.n, Shared { list: logprobs.is_some(), routing }))
     }
 }
 

@@ -191,6 +191,18 @@ fn the_experts_that_tokens_took_are_told_on_demand() {
     assert_eq!(chunks.last().unwrap()["choices"][0]["routing"], expected);
     let (_, answer) = server.post("/v1/completions", json!({"prompt": "a", "max_tokens": 2, "return_routing": true}));
     assert_eq!(answer["choices"][0]["routing"], expected);
+    // Every answer to a prompt has those of the prompt, of which only the first was asked.
+    let several = json!({"return_routing": true, "max_tokens": 2, "n": 3, "stream": true});
+    let chunks = server.stream("/v1/chat/completions", chat("a", several));
+    let told = |index: u64| {
+        let choices = chunks.iter().map(|chunk| &chunk["choices"][0]);
+        choices.filter(|choice| choice["index"] == index).filter_map(|choice| choice.get("routing")).collect::<Vec<_>>()
+    };
+    assert_eq!((told(0), told(1), told(2)), (vec![&expected], vec![&expected], vec![&expected]));
+    let (_, answer) =
+        server.post("/v1/completions", json!({"prompt": ["a", "b"], "max_tokens": 1, "n": 2, "return_routing": true}));
+    let expected = json!({"layers": [1, 2], "experts": [[[0, 1], [2, 3]]]});
+    assert_eq!(answer["choices"].as_array().unwrap().iter().filter(|one| one["routing"] == expected).count(), 4);
     let (_, answer) = server.post("/v1/completions", json!({"prompt": "a", "max_tokens": 2}));
     assert_eq!(answer["choices"][0].get("routing"), None);
 }
