@@ -30,13 +30,13 @@ SLOW = ["--max-batch-tokens", 1]
 class Server:
     """A server of our own, with these flags."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, env=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.log = tempfile.TemporaryFile("w+")
         command = [DOTS, "serve", MODEL, "--port", str(self.port), "--served-model-name", "dots1", *map(str, flags)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log, env=os.environ | (env or {}))
         deadline = time.monotonic() + 60
         while not self.listens():
             assert self.process.poll() is None and time.monotonic() < deadline, self.words()
@@ -98,8 +98,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*flags):
-    server = Server(*flags)
+def serving(*flags, env=None):
+    server = Server(*flags, env=env)
     try:
         yield server
         assert server.process.poll() is not None or server.end() == 0, server.words()
@@ -170,7 +170,7 @@ def test_a_thousand_open_streams():
 def test_a_client_that_does_not_read():
     with serving("--stream-stall-seconds", 1) as server:
         # Sixteen answers at once, with the likeliest tokens of each: more than the system's buffers hold.
-        stream = server.stream(receive_bytes=4096, n=16, max_tokens=240, logprobs=5)
+        stream = server.stream(receive_bytes=4096, n=16, max_tokens=240, logprobs=5, ignore_eos=True)
         server.wait_for("it to be cut", lambda: server.metric("dots:connections_stalled_total") == 1)
         server.wait_for("its answers to be cancelled", lambda: server.metric("vllm:num_requests_running") == 0)
         assert "does not read" in server.words()
@@ -201,9 +201,23 @@ def test_heads_that_are_floods_or_do_not_come():
         server.wait_for("all to be closed", lambda: server.metric("dots:connections ") < 5)
 
 
+def test_every_line_about_a_request_has_its_id():
+    with serving("--log-format", "json", env={"DOTS_LOG": "info,dots_engine=debug"}) as server:
+        for name in ["first", "second"]:
+            body = json.dumps({"model": "dots1", "prompt": f"The {name} of two", "max_tokens": 4, "ignore_eos": True}).encode()
+            headers = {"Content-Type": "application/json", "X-Request-Id": name}
+            with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{server.port}/v1/completions", body, headers)) as answer:
+                assert answer.headers["X-Request-Id"] == name
+        server.wait_for("their lines", lambda: server.words().count('"second"') > 2)
+        lines = [json.loads(line) for line in server.words().splitlines() if line.startswith("{")]
+        for name in ["first", "second"]:
+            said = [line["fields"]["message"] if "message" in line["fields"] else "access" for line in lines if line.get("span", {}).get("id") == name]
+            assert sorted(said) == ["access", "begins", "ends"], (said, lines)
+
+
 def test_sigterm_lets_answers_end():
     with serving(*SLOW) as server:
-        streams = [server.stream(max_tokens=200) for _ in range(32)]
+        streams = [server.stream(max_tokens=200, ignore_eos=True) for _ in range(32)]
         for stream in streams:
             stream.recv(1)
         server.process.send_signal(signal.SIGTERM)

@@ -116,6 +116,8 @@ class FakeServer:
         self.key = key
         self.requests = []
         self.hung_up = 0
+        # An answer that is held goes on once this is set.
+        self.released = threading.Event()
         handler = type("H", (Handler,), {"fake": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
@@ -191,7 +193,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         text = ANSWERS.get(ALIASES.get(asked, asked))
-        if word == "slow":
+        if word == "held":
+            # One word each 20 ms, and in the middle a wait for the test: `held 60`.
+            pieces, pause = [f"word{i} " for i in range(int(rest))], 0.02
+            self.fake.released.clear()
+        elif word == "slow":
             # One word each 20 ms: `slow 100`.
             pieces, pause = [f"word{i} " for i in range(int(rest))], 0.02
         elif word == "long":
@@ -209,6 +215,8 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk({"content": piece})
             if pause:
                 time.sleep(pause)
+            if word == "held" and i == len(pieces) // 2 - 1:
+                self.fake.released.wait(60)
             if word == "break" and i == 1:
                 return
             if word == "fail" and i == 1:

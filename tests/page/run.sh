@@ -9,16 +9,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-dots=${DOTS_BIN:-target/release/dots}
+. tests/server.sh
 cache=target/page
 
-[[ -x $dots ]] || { echo "no binary at $dots: cargo build --release, or set DOTS_BIN" >&2; exit 1; }
-
 mkdir -p "$cache/node" "$cache/modules"
-if [[ ! -x $cache/venv/bin/python ]] || ! "$cache/venv/bin/python" -c 'import playwright' 2>/dev/null; then
-    python3 -m venv "$cache/venv"
-    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check playwright
-fi
+packages "$cache/venv" playwright playwright
 if [[ ! -d $cache/node/node_modules/axe-core ]]; then
     npm install --prefix "$cache/node" --no-fund --no-audit --silent axe-core
 fi
@@ -39,17 +34,7 @@ for test in tests/page/*.test.mjs; do
     echo "page-$name: $(count pass) passed, $(count fail) failed"
 done
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export DOTS_TEST_URL=http://127.0.0.1:$port DOTS_TEST_KEY=test-key
-log=$cache/server.log
-"$dots" serve tests/fixtures/goldens/hf --host 127.0.0.1 --port "$port" --served-model-name dots1 --api-key "$DOTS_TEST_KEY" >"$log" 2>&1 &
-server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 300); do
-    curl --silent --fail --output /dev/null "$DOTS_TEST_URL/health" && break
-    kill -0 "$server" 2>/dev/null || { echo "the server ended while starting:" >&2; cat "$log" >&2; exit 1; }
-    sleep 0.1
-done
+serve "$cache/server.log"
 
 "$cache/venv/bin/python" tests/page/test_page.py "$@" || failed=1
 "$cache/venv/bin/python" tests/page/test_server.py || failed=1

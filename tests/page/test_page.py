@@ -25,19 +25,21 @@ def is_quiet(page):
 
 def test_an_answer_grows_while_it_comes(browser):
     page = browser.open(URL)
-    page.type_and_send("slow 60")
+    page.type_and_send("held 60")
     body = page.locator(".message.assistant .body")
-    expect(body).to_contain_text("word5")
-    assert "word59" not in body.inner_text()
+    expect(body).to_contain_text("word29")
+    assert "word30" not in body.inner_text()
     expect(page.locator("#stop")).to_be_visible()
+    SERVER.released.set()
     answer = page.settled()
     expect(body).to_contain_text("word59")
     stats = answer.locator(".stats").inner_text()
-    assert re.search(r"[\d.]+ tokens/s\s+first after 0\.\d+ s\s+12 tokens in, 60 out", stats), stats
-    assert 20 < float(re.search(r"([\d.]+) tokens/s", stats).group(1)) < 60, stats
+    assert re.search(r"[\d.]+ tokens/s\s+first after [\d.]+ s\s+12 tokens in, 60 out", stats), stats
+    # After the wait its second half took 0.6 s at least.
+    assert 0.5 < float(re.search(r"([\d.]+) tokens/s", stats).group(1)) < 100, stats
     assert last_request() == {
         "model": "dots.llm1",
-        "messages": [{"role": "user", "content": "slow 60"}],
+        "messages": [{"role": "user", "content": "held 60"}],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -144,15 +146,19 @@ def test_copying(browser):
     answer.get_by_label("Copy code").click()
     expect(answer.get_by_label("Copy code")).to_have_text("Copied")
     expect(page.locator("#toast")).to_have_text("Copied")
-    assert page.evaluate("() => navigator.clipboard.readText()") == code
+
+    def is_on_clipboard(text):
+        # What says so may still be of the time before.
+        page.wait_for_function("async (text) => (await navigator.clipboard.readText()).trim() === text", arg=text.strip())
+
+    is_on_clipboard(code)
     answer.get_by_label("Copy message").click()
-    expect(page.locator("#toast")).to_have_text("Copied")
-    assert page.evaluate("() => navigator.clipboard.readText()").strip() == ANSWERS["markdown"].strip()
+    is_on_clipboard(ANSWERS["markdown"])
     # Over plain HTTP from another machine there is no such clipboard.
     page.evaluate("async () => { await navigator.clipboard.writeText('other'); Object.defineProperty(Clipboard.prototype, 'writeText', {value: undefined}) }")
     answer.get_by_label("Copy code").click()
     expect(answer.get_by_label("Copy code")).to_have_text("Copied")
-    assert page.evaluate("() => navigator.clipboard.readText()") == code
+    is_on_clipboard(code)
 
 
 def test_nothing_that_a_model_says_becomes_script_or_reaches_elsewhere(browser):
@@ -185,8 +191,10 @@ def test_the_policy_stops_what_would_get_through(browser):
     except Exception as error:
         assert "TrustedHTML" in str(error), error
     page.evaluate("() => { const i = new Image(); i.src = 'https://evil.example/x.png'; document.body.append(i); }")
-    page.wait_for_timeout(100)
-    assert any("Content Security Policy" in complaint for complaint in page.complaints), page.complaints
+    deadline = time.monotonic() + 5
+    while not any("Content Security Policy" in complaint for complaint in page.complaints):
+        assert time.monotonic() < deadline, page.complaints
+        page.wait_for_timeout(20)
 
 
 def test_history_outlives_the_page(browser):
@@ -431,13 +439,14 @@ def test_settings_go_out_as_they_are_set(browser):
 
 def test_an_answer_goes_on_while_another_conversation_is_shown(browser):
     page = browser.open(URL)
-    page.type_and_send("slow 80")
+    page.type_and_send("held 80")
     expect(page.locator(".message.assistant .body")).to_contain_text("word2")
     page.click("#new")
     expect(page.locator("#empty")).to_be_visible()
     expect(page.locator(".mark.running")).to_have_count(1)
     page.ask("meanwhile")
-    page.locator("#list .open", has_text="slow 80").click()
+    SERVER.released.set()
+    page.locator("#list .open", has_text="held 80").click()
     answer = page.settled()
     text = answer.locator(".body").inner_text().split()
     assert text == [f"word{i}" for i in range(80)], text
@@ -674,6 +683,8 @@ def test_the_end_is_followed_until_one_scrolls_up(browser):
     page.mouse.move(640, 300)
     page.mouse.wheel(0, -300)
     expect(page.locator("#jump")).to_be_visible()
+    # A wheel's turn may take some frames.
+    page.wait_for_function("() => { const { scrollTop } = document.getElementById('main'), rests = scrollTop === window.top_before; window.top_before = scrollTop; return rests }", polling=100)
     top = page.evaluate("() => document.getElementById('main').scrollTop")
     page.wait_for_timeout(300)
     assert abs(page.evaluate("() => document.getElementById('main').scrollTop") - top) < 2
@@ -706,21 +717,25 @@ def test_a_version_is_turned_where_it_stands(browser):
 
 def test_a_long_answer_does_not_slow_down(browser):
     page = browser.open(URL)
-    times = []
-    for parts in [60, 240]:
-        page.evaluate("() => { window.blocked = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.blocked += entry.duration))).observe({type: 'longtask'}) }")
-        began = time.monotonic()
+    metrics = page.context.new_cdp_session(page.page)
+    # The page's own seconds of the processor, whatever else runs there.
+    metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def cost(question):
         page.click("#new")
-        page.ask(f"long {parts}")
-        times.append(time.monotonic() - began)
+        values = []
+        for work in [lambda: None, lambda: page.ask(question)]:
+            work()
+            found = {one["name"]: one["value"] for one in metrics.send("Performance.getMetrics")["metrics"]}
+            values.append(found["TaskDuration"])
+        return values[1] - values[0]
+
+    short, long = cost("long 60"), cost("long 240")
     assert page.locator(".message.assistant .table").count() == 240
+    assert long < max(short, 0.2) * 4 * 2.5, f"four times the length took {short} and {long} s"
     # One line without an end is read anew with each frame, and so shown less often.
-    page.click("#new")
-    began = time.monotonic()
-    page.ask("oneline 4000")
-    times.append(time.monotonic() - began)
-    assert times[2] < 15, times
-    assert times[1] < 15 and times[1] < max(times[0], 0.3) * 4 * 2.5, f"four times the length took {times}"
+    one_line = cost("oneline 4000")
+    assert one_line < 10, one_line
 
 
 if __name__ == "__main__":

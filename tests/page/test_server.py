@@ -55,6 +55,9 @@ def test_the_servers_own_errors_are_shown(browser):
 
 def test_stopping_reaches_the_model(browser):
     page = with_key(browser)
+    page.click("#open-settings")
+    page.fill("#setting-seed", "7")
+    page.keyboard.press("Escape")
     page.type_and_send("Hello")
     expect(page.locator(".message.assistant .body")).not_to_have_text("")
     page.keyboard.press("Escape")
