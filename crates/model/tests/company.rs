@@ -91,6 +91,35 @@ proptest! {
         }
         prop_assert_eq!(whole, last);
     }
+
+    #[test]
+    fn what_a_row_gives_does_not_depend_on_which_others_are_asked(
+        texts in prop::collection::vec(prop::collection::vec((0u32..512, prop::bool::weighted(0.3)), 1..90), 1..4),
+        file in 0..FILES.len(), kind in 0..KINDS.len(),
+    ) {
+        let ask = |executor: &mut CpuExecutor, is_asked: &dyn Fn(bool) -> bool| {
+            let tokens: Vec<Vec<u32>> = texts.iter().map(|text| text.iter().map(|(token, _)| *token).collect()).collect();
+            let tables: Vec<Vec<BlockId>> = (0..texts.len() as u32).map(|i| (6 * i..6 * i + 6).collect()).collect();
+            let all = Want { logits: true, hidden: true, routing: true, ..Want::default() };
+            let wants: Vec<Vec<Want<'_>>> = texts
+                .iter()
+                .map(|text| (0..).zip(text).filter(|(_, (_, asked))| is_asked(*asked)).map(|(row, _)| Want { row, ..all }).collect())
+                .collect();
+            let slices = tokens.iter().zip(&tables).zip(&wants);
+            let slices = slices.map(|((tokens, block_table), wants)| Slice { tokens, start: 0, block_table, wants }).collect();
+            let ticket = executor.submit(&Batch { slices }).unwrap();
+            let rows = executor.collect(ticket).rows.iter().map(|row| (row.logits.clone(), row.hidden.clone(), row.routing.clone())).collect::<Vec<_>>();
+            // What was not asked for is in the cache all the same.
+            let next: Vec<Part<'_>> = tokens.iter().zip(&tables).map(|(tokens, blocks)| Part { tokens: &[7], start: tokens.len(), blocks }).collect();
+            (rows, step(executor, &next))
+        };
+        let mut executor = executor(FILES[file], KINDS[kind], 2);
+        let (all, all_next) = ask(&mut executor, &|_| true);
+        let (some, some_next) = ask(&mut executor, &|asked| asked);
+        let asked: Vec<_> = texts.iter().flatten().zip(all).filter(|((_, asked), _)| *asked).map(|(_, row)| row).collect();
+        prop_assert_eq!(some, asked);
+        prop_assert_eq!(some_next, all_next);
+    }
 }
 
 #[test]

@@ -68,12 +68,27 @@ pub fn attended(positions: Range<usize>) -> u64 {
 }
 
 /// Operations (two for each multiply and add) of reading `tokens` tokens of one sequence from position `depth` on: every
-/// matrix that a token needs, the head for the last one only, and attention's two products.
+/// matrix that a token needs, and attention's two products. The last token alone needs the head, and of the last layer more
+/// than its keys and values.
 pub fn prefill_operations(config: &Config, tokens: usize, depth: usize) -> u64 {
     let head = (config.vocab_size * config.hidden_size) as u64;
-    let matrices = tokens as u64 * (config.parameters().active - head) + head;
-    let a_key = 2 * (config.num_hidden_layers * config.attention_size()) as u64;
-    2 * (matrices + a_key * attended(depth..depth + tokens))
+    let once = head + behind_the_last_keys(config);
+    let matrices = tokens as u64 * (config.parameters().active - once) + once;
+    let a_key = 2 * config.attention_size() as u64;
+    let end = depth + tokens;
+    let attended = (config.num_hidden_layers as u64 - 1) * attended(depth..end) + end as u64;
+    2 * (matrices + a_key * attended)
+}
+
+/// Parameters of the last layer that a token takes behind its keys and values.
+fn behind_the_last_keys(config: &Config) -> u64 {
+    let mlp = if config.is_moe(config.num_hidden_layers - 1) {
+        let width = config.num_experts_per_tok * config.moe_intermediate_size + config.shared_intermediate_size();
+        3 * width + config.n_routed_experts
+    } else {
+        3 * config.intermediate_size
+    };
+    (config.hidden_size * (2 * config.attention_size() + mlp)) as u64
 }
 
 #[cfg(test)]
@@ -95,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_needs_the_head_once_and_attends_to_all_before() {
+    fn a_prompt_needs_its_end_once_and_attends_to_all_before() {
         let config = Config::dots_llm1();
-        let head = 152_064 * 4096u64;
-        let attended = (4097..=4608u64).sum::<u64>();
-        let expected = 2 * (512 * (13_393_199_104 - head) + head + 2 * 62 * 4096 * attended);
+        let once = 152_064 * 4096u64 + 2 * 4096 * 4096 + 8 * 3 * 4096 * 1408 + 128 * 4096;
+        let attended = 61 * (4097..=4608u64).sum::<u64>() + 4608;
+        let expected = 2 * (512 * (13_393_199_104 - once) + once + 2 * 4096 * attended);
         assert_eq!(prefill_operations(&config, 512, 4096), expected);
     }
 

@@ -133,7 +133,8 @@ impl Report {
             out,
             "\n{runs}; the spread is from the fastest to the slowest. Depth is filled with copies of one block of keys and\n\
              values, not by reading a prompt. Bytes are the weights that a step needs (experts by measured routing) and the\n\
-             keys and values attended to; operations are two for each multiply and add, the head's for the last token only."
+             keys and values attended to; operations are two for each multiply and add, the\n\
+             head's and most of the last layer's for the last token only."
         )?;
         match &self.extrapolated {
             Some(extrapolated) => self.print_extrapolated(out, extrapolated),

@@ -28,6 +28,40 @@ pub struct RowPlace {
     pub block: u32,
 }
 
+/// The rows that a layer goes on with: behind the last layer's keys and values, only those of which something is wanted.
+enum Going {
+    /// The first rows of the batch, all of them.
+    All(usize),
+    /// These, in order, which are then the first.
+    Only(Vec<u32>),
+}
+
+impl Going {
+    /// How many.
+    fn count(&self) -> usize {
+        match self {
+            Self::All(count) => *count,
+            Self::Only(rows) => rows.len(),
+        }
+    }
+
+    /// As a product takes them.
+    fn rows(&self) -> Rows<'_> {
+        match self {
+            Self::All(count) => Rows::From(0, *count),
+            Self::Only(rows) => Rows::List(rows),
+        }
+    }
+
+    /// Their indices in the batch, in order.
+    fn indices(&self) -> Vec<usize> {
+        match self {
+            Self::All(count) => (0..*count).collect(),
+            Self::Only(rows) => rows.iter().map(|&row| row as usize).collect(),
+        }
+    }
+}
+
 /// A forward pass over borrowed weights and memory.
 pub struct Forward<'a> {
     /// The model's shape.
@@ -47,8 +81,8 @@ pub struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// Runs all layers and leaves the residual stream in `buffers.hidden`. `routing` has one entry a row, with a list for
-    /// each row that wants to know its experts.
+    /// Runs all layers and leaves the residual stream of the rows of which something is wanted, in order, in `buffers.hidden`.
+    /// `routing` has one entry a row of the batch, with a list for each row that wants to know its experts.
     pub fn run(&mut self, batch: &Batch<'_>, cache: &mut Cache, routing: &mut [Option<Vec<LayerRouting>>]) {
         let rows: Vec<RowPlace> = batch
             .slices
@@ -59,16 +93,25 @@ impl Forward<'_> {
             })
             .collect();
         self.embed(batch);
+        let wanted = wanted_rows(batch);
         for (index, layer) in self.layers.layers.iter().enumerate() {
-            self.attention(index, layer, batch, &rows, cache);
-            self.add_projected(rows.len());
-            self.norm(rows.len(), &layer.post_attention_norm);
+            // Who looks on sees every row.
+            let is_last = index + 1 == self.layers.layers.len() && self.observer.is_none() && wanted.len() < rows.len();
+            let going = if is_last { Going::Only(wanted.clone()) } else { Going::All(rows.len()) };
+            self.attention(index, layer, batch, &rows, &going, cache);
+            let n = going.count();
+            self.keep(&going);
+            if n == 0 {
+                return;
+            }
+            self.add_projected(n);
+            self.norm(n, &layer.post_attention_norm);
             match &layer.feed_forward {
                 FeedForward::Dense(mlp) => {
-                    self.dense(index, rows.len(), mlp);
-                    self.add_projected(rows.len());
+                    self.dense(index, n, mlp);
+                    self.add_projected(n);
                 }
-                FeedForward::Moe(moe) => self.mixture(index, moe, routing),
+                FeedForward::Moe(moe) => self.mixture(index, moe, &going, routing),
             }
         }
         if self.observer.is_some() {
@@ -76,10 +119,21 @@ impl Forward<'_> {
             let hidden = self.config.hidden_size;
             let x = &self.buffers.normed[..rows.len() * hidden];
             show(&mut self.observer, self.layers.layers.len(), Input::Head, x, hidden);
+            self.keep(&Going::Only(wanted));
         }
     }
 
-    /// Final norm and head of up to `HEAD_ROWS` rows, given by index: the normed hidden states go to
+    /// Moves the residual stream of these rows to the front.
+    fn keep(&mut self, going: &Going) {
+        let Going::Only(rows) = going else { return };
+        let hidden = self.config.hidden_size;
+        for (to, &from) in rows.iter().enumerate() {
+            let from = from as usize * hidden;
+            self.buffers.hidden.copy_within(from..from + hidden, to * hidden);
+        }
+    }
+
+    /// Final norm and head of up to `HEAD_ROWS` of the rows that [`Self::run`] left, given by index: the normed hidden states go to
     /// `buffers.head_in: (rows, hidden)`, and where somebody wants them the logits to `buffers.logits: (rows, vocab)`.
     pub fn head(&mut self, rows: &[usize], wants_logits: bool) {
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
@@ -107,25 +161,38 @@ impl Forward<'_> {
         });
     }
 
-    /// `projected = o(attention(norm(hidden)))`.
-    fn attention(&mut self, index: usize, layer: &Layer, batch: &Batch<'_>, rows: &[RowPlace], cache: &mut Cache) {
+    /// `projected = o(attention(norm(hidden)))` of the rows of `going`; keys and values of all `rows` go into the cache.
+    fn attention(
+        &mut self,
+        index: usize,
+        layer: &Layer,
+        batch: &Batch<'_>,
+        rows: &[RowPlace],
+        going: &Going,
+        cache: &mut Cache,
+    ) {
         let config = self.config;
         let (hidden, q_width, kv_width) = (config.hidden_size, config.attention_size(), config.kv_size());
-        let n = rows.len();
+        let (n, m) = (rows.len(), going.count());
         self.norm(n, &layer.input_norm);
         let b = &mut *self.buffers;
         show(&mut self.observer, index, Input::Attention, &b.normed[..n * hidden], hidden);
         let x = rounded(self.compute, self.arithmetic, &b.normed[..n * hidden], hidden, &mut b.normed_q8);
-        let (q, k, v) = (&mut b.q[..n * q_width], &mut b.k[..n * kv_width], &mut b.v[..n * kv_width]);
-        self.compute.products(&mut [job(x, &layer.q, n, q), job(x, &layer.k, n, k), job(x, &layer.v, n, v)]);
+        let (q, k, v) = (&mut b.q[..m * q_width], &mut b.k[..n * kv_width], &mut b.v[..n * kv_width]);
+        let mut jobs = vec![job(x, &layer.k, n, k), job(x, &layer.v, n, v)];
+        if m > 0 {
+            jobs.push(Job { x, weights: layer.q.view(), rows: going.rows(), out: q });
+        }
+        self.compute.products(&mut jobs);
 
-        let mut heads: Vec<_> = q.chunks_mut(q_width).zip(k.chunks_mut(kv_width)).zip(rows).collect();
-        self.compute.for_each(&mut heads, |_, ((q, k), row)| {
-            for (part, weight) in [(q, &layer.q_norm), (k, &layer.k_norm)] {
-                for head in part.chunks_mut(config.head_dim) {
-                    rms_norm_in_place(self.compute.isa(), head, weight, config.rms_norm_eps);
-                    self.rope.rotate(row.position, head);
-                }
+        let going_on = going.indices();
+        let queries = q.chunks_mut(q_width).zip(&going_on).map(|(q, &row)| (q, &layer.q_norm, rows[row].position));
+        let keys = k.chunks_mut(kv_width).zip(rows).map(|(k, row)| (k, &layer.k_norm, row.position));
+        let mut heads: Vec<_> = queries.chain(keys).collect();
+        self.compute.for_each(&mut heads, |_, (part, weight, position)| {
+            for head in part.chunks_mut(config.head_dim) {
+                rms_norm_in_place(self.compute.isa(), head, weight, config.rms_norm_eps);
+                self.rope.rotate(*position, head);
             }
         });
         // Keys and values take the cache's type before anyone attends to them, their own chunk included: a row's numbers
@@ -134,21 +201,15 @@ impl Forward<'_> {
         let (layer_bytes, shape) = cache.layer_mut(index);
         self.compute.store(layer_bytes, shape, &places, k, v);
 
-        let mut first_row = 0;
-        let slices: Vec<AttentionSlice<'_>> = batch
-            .slices
-            .iter()
-            .map(|slice| {
-                let rows = slice.tokens.len();
-                first_row += rows;
-                AttentionSlice { first_row: first_row - rows, rows, start: slice.start, block_table: slice.block_table }
-            })
-            .collect();
-        let out = &mut b.attention[..n * q_width];
+        if m == 0 {
+            return;
+        }
+        let slices = attention_slices(batch, &going_on);
+        let out = &mut b.attention[..m * q_width];
         self.compute.attention(q, config.num_attention_heads, cache.layer(index), &slices, out);
         show(&mut self.observer, index, Input::Output, out, q_width);
         let x = rounded(self.compute, self.arithmetic, out, q_width, &mut b.normed_q8);
-        self.compute.products(&mut [job(x, &layer.o, n, &mut b.projected[..n * hidden])]);
+        self.compute.products(&mut [job(x, &layer.o, m, &mut b.projected[..m * hidden])]);
     }
 
     /// `projected = mlp(normed)`.
@@ -166,13 +227,13 @@ impl Forward<'_> {
     }
 
     /// `hidden += Σ weight · expert(normed) + shared(normed)`.
-    fn mixture(&mut self, index: usize, moe: &Moe, routing: &mut [Option<Vec<LayerRouting>>]) {
+    fn mixture(&mut self, index: usize, moe: &Moe, going: &Going, routing: &mut [Option<Vec<LayerRouting>>]) {
         let config = self.config;
         let (hidden, width, top_k) = (config.hidden_size, config.moe_intermediate_size, config.num_experts_per_tok);
-        let n = routing.len();
+        let n = going.count();
         let chosen = self.choose(moe, n);
-        for (row, experts) in routing.iter_mut().zip(&chosen) {
-            if let Some(layers) = row {
+        for (row, experts) in going.indices().into_iter().zip(&chosen) {
+            if let Some(layers) = &mut routing[row] {
                 layers.push(LayerRouting { layer: index, experts: experts.clone() });
             }
         }
@@ -272,6 +333,43 @@ impl Forward<'_> {
             *x += y;
         }
     }
+}
+
+/// The rows of a batch of which something is wanted, in order.
+fn wanted_rows(batch: &Batch<'_>) -> Vec<u32> {
+    let mut wanted = Vec::new();
+    let mut first = 0;
+    for slice in &batch.slices {
+        wanted.extend(slice.wants.iter().map(|want| (first + want.row) as u32));
+        first += slice.tokens.len();
+    }
+    wanted.dedup();
+    wanted
+}
+
+/// Who attends to what, of the rows `going` of a batch: a slice for each run of rows that lie side by side.
+fn attention_slices<'a>(batch: &Batch<'a>, going: &[usize]) -> Vec<AttentionSlice<'a>> {
+    let mut slices: Vec<AttentionSlice<'a>> = Vec::new();
+    let (mut first, mut done) = (0, 0);
+    for slice in &batch.slices {
+        let end = first + slice.tokens.len();
+        let mut next = None;
+        while let Some(&row) = going.get(done).filter(|&&row| row < end) {
+            match slices.last_mut() {
+                Some(run) if next == Some(row) => run.rows += 1,
+                _ => slices.push(AttentionSlice {
+                    first_row: done,
+                    rows: 1,
+                    start: slice.start + row - first,
+                    block_table: slice.block_table,
+                }),
+            }
+            next = Some(row + 1);
+            done += 1;
+        }
+        first = end;
+    }
+    slices
 }
 
 /// Rows sorted by expert: expert `e` has slots `starts[e]..starts[e + 1]`.

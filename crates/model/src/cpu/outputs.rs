@@ -26,9 +26,12 @@ pub fn collect(
         wants.extend(slice.wants.iter().map(|want| (first + want.row, want)));
         first += slice.tokens.len();
     }
+    // What the pass left are the rows of which something is wanted.
+    let mut left: Vec<usize> = wants.iter().map(|(row, _)| *row).collect();
+    left.dedup();
     let mut outputs = vec![Output::default(); wants.len()];
     for (wants, outputs) in wants.chunks(HEAD_ROWS).zip(outputs.chunks_mut(HEAD_ROWS)) {
-        let rows: Vec<usize> = wants.iter().map(|(row, _)| *row).collect();
+        let rows: Vec<usize> = wants.iter().map(|(row, _)| left.partition_point(|left| left < row)).collect();
         // States and routing need no head, which is half of what a small model computes.
         let is_about_tokens = |want: &Want<'_>| {
             want.sample.is_some() || want.top_logprobs.is_some() || want.score.is_some() || want.logits
