@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use dots_kernels::Isa;
+use dots_kernels::{Compute, Isa, measure::peak_ops_per_second};
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
@@ -20,7 +20,7 @@ use dots_train::{
     cpu::{CpuStep, Options},
     order::Order,
     recipe::Recipe,
-    run::{self, End, Event, Parts},
+    run::{self, End, Event, Made, Parts},
     schedule::Schedule,
     shards::tokenizer_hash,
 };
@@ -82,6 +82,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         Some(start) => CpuStep::from_checkpoint(&Checkpoint::open(start)?, &options)?,
         None => CpuStep::random(&recipe.model.config, recipe.seed, recipe.model.initial_deviation, &options)?,
     };
+    let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
     let stop = Arc::new(AtomicBool::new(false));
     listen(Arc::clone(&stop))?;
     let parts = Parts {
@@ -90,9 +91,10 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         step: &mut step,
         feed: &mut loader,
         lineage: &lineage,
+        peak_flops_per_second: Some(peak),
         stop: &stop,
     };
-    let mut shown = Shown::new(&recipe, schedule.steps());
+    let mut shown = Shown::new(&recipe, schedule.steps(), peak);
     let end = run::run(&folder, parts, &mut |event| shown.tell(&event));
     shown.clear();
     match end? {
@@ -204,19 +206,19 @@ struct Shown<'a> {
     recipe: &'a Recipe,
     bar: Option<ProgressBar>,
     steps: u64,
-    last: Instant,
+    /// The machine's, in operations a second.
+    peak: f64,
     said: Instant,
 }
 
 impl<'a> Shown<'a> {
-    fn new(recipe: &'a Recipe, steps: u64) -> Self {
+    fn new(recipe: &'a Recipe, steps: u64, peak: f64) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:20} {pos}/{len}  {msg}  {eta} left")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(steps).with_style(style)
         });
-        let now = Instant::now();
-        Self { recipe, bar, steps, last: now, said: now }
+        Self { recipe, bar, steps, peak, said: Instant::now() }
     }
 
     fn tell(&mut self, event: &Event<'_>) {
@@ -225,12 +227,18 @@ impl<'a> Shown<'a> {
             Event::Broken(error) => self.say(&format!("passed over: {error}")),
             Event::Validated(source, loss) => self.say(&format!("validation on {source}: {loss:.4}")),
             Event::Checkpoint(path) => self.say(&format!("wrote {}", name(path))),
-            Event::Step(step, at, report) => {
-                let rate = at.batch_tokens as f64 / self.last.elapsed().as_secs_f64().max(1e-9);
-                self.last = Instant::now();
+            Event::Step(made) => {
+                let Made { step, at, report, .. } = made;
+                let done = made.flops_per_second();
                 let line = format!(
-                    "{}  loss {:.4}  lr {:.2e}  norm {:.2}  {rate:.0} tokens/s",
-                    self.recipe.phases[at.phase].name, report.loss, at.dials.learning_rate, report.gradient_norm,
+                    "{}  loss {:.4}  lr {:.2e}  norm {:.2}  {:.0} tokens/s  {:.0} GFLOP/s, {:.0} % of peak",
+                    self.recipe.phases[at.phase].name,
+                    report.loss,
+                    at.dials.learning_rate,
+                    report.gradient_norm,
+                    made.tokens_per_second(),
+                    done / 1e9,
+                    100.0 * done / self.peak,
                 );
                 match &self.bar {
                     Some(bar) => {
@@ -243,11 +251,8 @@ impl<'a> Shown<'a> {
                     }
                     None => {}
                 }
-                return;
             }
         }
-        // Whatever came between is not the next step's time.
-        self.last = Instant::now();
     }
 
     fn say(&self, line: &str) {

@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use crate::{compute::Compute, isa::Isa};
+use crate::{compute::Compute, isa::Isa, train::Precision};
 
 /// What a machine reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,10 +41,19 @@ impl Machine {
         Some(Self {
             read_bytes_per_second: read_bytes_per_second(&compute, words)?,
             int8_ops_per_second: ops_per_second(&compute, int8_dot_products),
-            f32_ops_per_second: ops_per_second(&compute, f32_multiply_adds),
-            bf16_ops_per_second: ops_per_second(&compute, bf16_dot_products),
+            f32_ops_per_second: peak_ops_per_second(&compute, Precision::F32),
+            bf16_ops_per_second: peak_ops_per_second(&compute, Precision::Bf16),
             buffer_bytes: words * 8,
         })
+    }
+}
+
+/// The most multiply-adds of `precision` that the threads of `compute` do, in operations a second: two for each. It takes a few
+/// hundredths of a second, and is no speed of a product of ours, so what products lose shows beside it.
+pub fn peak_ops_per_second(compute: &Compute, precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => ops_per_second(compute, f32_multiply_adds),
+        Precision::Bf16 => ops_per_second(compute, bf16_dot_products),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod comm;
 pub mod cpu;
 mod data_error;
+pub mod flops;
 mod lines;
 pub mod order;
 pub mod ranks;

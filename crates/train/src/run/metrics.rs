@@ -8,8 +8,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{RunError, spike::Losses};
-use crate::{schedule::Position, step::StepReport};
+use super::{Made, RunError, spike::Losses};
+use crate::recipe::Phase;
 
 /// Longest line: routers of 61 layers of 128 experts take a few hundred KB.
 const MAX_LINE_BYTES: u64 = 1 << 26;
@@ -70,16 +70,9 @@ impl Metrics {
     }
 }
 
-/// The line of a step. `step` counts from 1: how many were made; `tokens` how many were seen.
-pub(super) fn of_step(
-    step: u64,
-    phase: &str,
-    sequence_tokens: usize,
-    at: &Position,
-    report: &StepReport,
-    seconds: f64,
-    time: f64,
-) -> Value {
+/// The line of a step: `tokens` are those seen by its end.
+pub(super) fn of_step(made: &Made<'_>, phase: &Phase, peak_flops_per_second: Option<f64>, time: f64) -> Value {
+    let Made { step, at, report, .. } = made;
     let routers: Vec<Value> = (report.routers.iter())
         .map(|router| {
             json!({
@@ -87,20 +80,25 @@ pub(super) fn of_step(
             })
         })
         .collect();
-    json!({
+    let mut line = json!({
         "step": step,
         "tokens": at.tokens + at.batch_tokens,
-        "phase": phase,
+        "phase": phase.name,
         "time": time,
-        "seconds": seconds,
+        "seconds": made.seconds,
         "loss": report.loss,
         "sequence_loss": report.sequence_loss,
         "learning_rate": at.dials.learning_rate,
         "batch_tokens": at.batch_tokens,
-        "sequence_tokens": sequence_tokens,
+        "sequence_tokens": phase.sequence_tokens,
         "gradient_norm": report.gradient_norm,
         "weight_norm": report.weight_norm,
-        "tokens_per_second": at.batch_tokens as f64 / seconds.max(1e-9),
-        "routers": routers,
-    })
+        "tokens_per_second": made.tokens_per_second(),
+        "flops_per_second": made.flops_per_second(),
+    });
+    if let Some(peak) = peak_flops_per_second {
+        line["peak_flops_per_second"] = peak.into();
+    }
+    line["routers"] = routers.into();
+    line
 }

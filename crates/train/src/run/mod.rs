@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use self::{lock::Lock, metrics::Metrics, spike::Losses};
 use crate::{
     checkpoint::{self, About, CheckpointError, Name},
+    flops,
     recipe::Recipe,
     schedule::{Position, Schedule},
     step::{MicroBatch, Step, StepError, StepReport, Totals},
@@ -70,6 +71,8 @@ pub struct Parts<'a> {
     pub feed: &'a mut dyn Feed,
     /// What checkpoints say of where they come from.
     pub lineage: &'a Map<String, Value>,
+    /// The most operations a second that the machine does, where that is known: what a step's are told beside.
+    pub peak_flops_per_second: Option<f64>,
     /// Set from outside to stop after the step under way, with a checkpoint.
     pub stop: &'a AtomicBool,
 }
@@ -81,12 +84,39 @@ pub enum Event<'a> {
     Resumed(&'a Path),
     /// A newer checkpoint is not whole, and is passed over.
     Broken(&'a CheckpointError),
-    /// A step was made: how many there are now.
-    Step(u64, &'a Position, &'a StepReport),
+    /// A step was made.
+    Step(&'a Made<'a>),
     /// Mean loss on a source that is not learnt from.
     Validated(&'a str, f64),
     /// A checkpoint was written.
     Checkpoint(&'a Path),
+}
+
+/// A step that was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'a> {
+    /// How many there are now.
+    pub step: u64,
+    /// Which one it was.
+    pub at: &'a Position,
+    /// What it did.
+    pub report: &'a StepReport,
+    /// How long it took, its data and its update included.
+    pub seconds: f64,
+    /// The operations that it took: see [`flops`].
+    pub flops: f64,
+}
+
+impl Made<'_> {
+    /// Tokens a second.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.at.batch_tokens as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Operations a second.
+    pub fn flops_per_second(&self) -> f64 {
+        self.flops / self.seconds.max(1e-9)
+    }
 }
 
 /// How a run ended well.
@@ -275,12 +305,26 @@ impl Running<'_, '_> {
         }
         self.losses.add(report.loss);
         let phase = &self.parts.recipe.phases[at.phase];
+        let made = Made {
+            step,
+            at,
+            report: &report,
+            seconds: began.elapsed().as_secs_f64(),
+            flops: self.flops(&batches),
+        };
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-        let seconds = began.elapsed().as_secs_f64();
-        let line = metrics::of_step(step, &phase.name, phase.sequence_tokens, at, &report, seconds, time);
-        self.metrics.line(&line)?;
-        (self.tell)(Event::Step(step, at, &report));
+        self.metrics.line(&metrics::of_step(&made, phase, self.parts.peak_flops_per_second, time))?;
+        (self.tell)(Event::Step(&made));
         Ok(())
+    }
+
+    /// The operations of a step over these sequences.
+    fn flops(&self, batches: &[Sequences]) -> f64 {
+        let config = &self.parts.recipe.model.config;
+        let tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let attended: u64 =
+            batches.iter().map(|batch| flops::count_attended(&batch.attend_from, batch.sequence_tokens)).sum();
+        flops::of_weights(config) * tokens as f64 + flops::of_attended(config) * attended as f64
     }
 
     fn validate(&mut self, made: u64, at: &Position) -> Result<(), RunError> {

@@ -106,6 +106,7 @@ fn run_in(folder: &Path, recipe: &Recipe, threads: usize, fails: Option<u64>, st
         step: &mut step,
         feed: &mut Numbers { fails },
         lineage: &Map::new(),
+        peak_flops_per_second: Some(1e9),
         stop: &AtomicBool::new(stop),
     };
     run(folder, parts, &mut |_| {})
@@ -117,7 +118,7 @@ fn told(folder: &Path) -> Vec<Value> {
     text.lines()
         .map(|line| {
             let mut value: Value = serde_json::from_str(line).unwrap();
-            for key in ["time", "seconds", "tokens_per_second"] {
+            for key in ["time", "seconds", "tokens_per_second", "flops_per_second"] {
                 value.as_object_mut().unwrap().shift_remove(key);
             }
             value
@@ -146,6 +147,7 @@ fn a_run_that_died_again_and_again_ends_in_the_bytes_of_one_that_did_not() {
     assert_eq!(run_in(straight.path(), &recipe, 1, None, false).unwrap(), End::Finished);
     let want = told(straight.path());
     assert_eq!(want.iter().filter(|line| line["loss"].is_f64()).count(), 14);
+    assert_eq!(want[0]["peak_flops_per_second"], 1e9);
     assert_eq!(want.iter().filter(|line| line["validation"].is_object()).count(), 3, "at 160, 320 and the end");
     let checkpoints: Vec<u64> =
         want.iter().filter(|line| line["checkpoint"].is_string()).map(|line| line["step"].as_u64().unwrap()).collect();
@@ -236,4 +238,17 @@ fn what_went_wrong_is_the_last_line_that_is_told() {
     run_in(folder.path(), &recipe(), 1, Some(4), false).unwrap_err();
     let last = told(folder.path()).pop().unwrap();
     assert_eq!(last, json!({ "step": 5, "error": "step 5: data: gone" }));
+}
+
+#[test]
+fn a_steps_operations_are_those_of_its_tokens_and_of_what_they_attend_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(folder.path(), &recipe, 1, None, false).unwrap();
+    let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    // Its two sequences are one document each.
+    let expected = 2.0 * SEQUENCE as f64 * flops::of_token(&recipe.model.config, SEQUENCE);
+    let found = line["flops_per_second"].as_f64().unwrap() * line["seconds"].as_f64().unwrap();
+    assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
 }

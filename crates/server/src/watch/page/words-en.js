@@ -43,7 +43,7 @@ export const ENGLISH = {
   share: "Share of the machine's peak",
   sequence_loss: "Sequence balance loss",
   batch_tokens: "Tokens a step",
-  formula: "Model FLOPs of a step ÷ its seconds ÷ the peak measured here:",
+  formula: "Model FLOPs of a step (6 × active parameters × tokens + 12 × layers × heads × head width × positions attended to) ÷ its seconds ÷ the peak measured here:",
   experts: "Experts",
   layer: "Layer {layer}",
   expert: "Expert {expert}",

@@ -43,7 +43,7 @@ export const KOREAN = {
   share: "기계 최고 성능 대비",
   sequence_loss: "시퀀스 균형 손실",
   batch_tokens: "스텝당 토큰",
-  formula: "한 스텝의 모델 FLOP ÷ 걸린 초 ÷ 이 기계에서 잰 최고치:",
+  formula: "한 스텝의 모델 FLOP(6 × 활성 매개변수 × 토큰 + 12 × 층 × 헤드 × 헤드 너비 × 주의하는 위치) ÷ 걸린 초 ÷ 이 기계에서 잰 최고치:",
   experts: "전문가",
   layer: "층 {layer}",
   expert: "전문가 {expert}",

@@ -43,7 +43,7 @@ export const CHINESE = {
   share: "占机器峰值的比例",
   sequence_loss: "序列均衡损失",
   batch_tokens: "每步 token 数",
-  formula: "一步的模型 FLOP ÷ 用时 ÷ 本机实测峰值:",
+  formula: "一步的模型 FLOP（6 × 激活参数 × token 数 + 12 × 层数 × 头数 × 头宽 × 所关注的位置数）÷ 用时 ÷ 本机实测峰值:",
   experts: "专家",
   layer: "第 {layer} 层",
   expert: "专家 {expert}",
