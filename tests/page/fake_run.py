@@ -35,7 +35,9 @@ class FakeRun:
         spike = 1.6 * math.exp(-(step - total // 2) / 25) if step >= total // 2 else 0
         loss = self.loss_floor + 6.4 * math.exp(-step / (total * 0.07)) + 0.9 * math.exp(-step / (total * 0.5)) + spike + chance.gauss(0, 0.05)
         seconds = 1.9 + chance.gauss(0, 0.05)
-        self.time += seconds + (7200 if step == int(total * 0.4) else 0)
+        stood = 7200 if step == int(total * 0.4) else 0
+        resumed = [{"step": step - 1, "resumed": {"time": self.time + stood, "host": "here", "threads": 2}}] if stood else []
+        self.time += seconds + stood
         speed = BATCH / seconds
         line = {
             "step": step, "tokens": step * BATCH, "phase": phase, "time": self.time, "seconds": seconds, "loss": loss,
@@ -44,7 +46,7 @@ class FakeRun:
             "weight_norm": 40 + 20 * math.sqrt(share), "tokens_per_second": speed, "flops_per_second": speed * 2.8e7,
             "peak_flops_per_second": 2.3e11, "routers": [self.router(layer, step, share, total) for layer in range(LAYERS)],
         }
-        lines = [line]
+        lines = [*resumed, line]
         if step % max(1, total // 30) == 0:
             losses = {domain: {"loss": loss + extra, "targets": 65000} for domain, extra in (("en", 0.1), ("zh", 0.45), ("code", -0.6))}
             lines.append({"step": step, "tokens": step * BATCH, "validation": losses})

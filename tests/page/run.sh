@@ -25,7 +25,7 @@ export AXE_JS=$PWD/$cache/node/node_modules/axe-core/axe.min.js
 
 failed=0
 # The page's scripts are modules; Node is told so by a file that the page has no use for.
-cp crates/server/src/page/*.js tests/page/*.test.mjs "$cache/modules/"
+cp crates/server/src/page/*.js crates/server/src/watch/page/scale.js tests/page/*.test.mjs "$cache/modules/"
 echo '{"type": "module"}' >"$cache/modules/package.json"
 for test in tests/page/*.test.mjs; do
     name=$(basename "$test" .test.mjs)

@@ -43,6 +43,13 @@ pub enum Line {
         /// Its folder's name.
         name: String,
     },
+    /// A program went on with the run after this step.
+    Resumed {
+        /// After which step.
+        step: u64,
+        /// Seconds since 1970.
+        time: Option<f64>,
+    },
     /// The run stopped.
     Error {
         /// In which step.
@@ -95,10 +102,16 @@ struct Kind {
     tokens: u64,
     validation: Option<BTreeMap<String, Validation>>,
     checkpoint: Option<String>,
+    resumed: Option<Resumed>,
     error: Option<String>,
     layer: Option<u64>,
     tensor: Option<String>,
     loss: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Resumed {
+    time: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +137,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Line>, String> {
     }
     if let Some(name) = kind.checkpoint {
         return Ok(Some(Line::Checkpoint { step, name: shortened(&name, MAX_NAME) }));
+    }
+    if let Some(resumed) = kind.resumed {
+        return Ok(Some(Line::Resumed { step, time: resumed.time }));
     }
     if let Some(domains) = kind.validation {
         if domains.len() > MAX_DOMAINS {
@@ -188,6 +204,8 @@ mod tests {
         let Ok(Some(Line::Validation { losses, .. })) = parse(validation) else { panic!() };
         assert_eq!(losses, [("en".to_owned(), 3.4)]);
         assert!(matches!(parse(br#"{"step":1,"checkpoint":"a"}"#), Ok(Some(Line::Checkpoint { .. }))));
+        let resumed = br#"{"step":1,"resumed":{"time":5.5,"host":"here"}}"#;
+        assert!(matches!(parse(resumed), Ok(Some(Line::Resumed { step: 1, time: Some(5.5) }))));
         let error = br#"{"step":7,"error":"loss is NaN","layer":3,"tensor":"up_proj"}"#;
         let Ok(Some(Line::Error { step: 7, message })) = parse(error) else { panic!() };
         assert_eq!(message, "loss is NaN (layer 3, tensor up_proj)");

@@ -33,9 +33,6 @@ const DOMAINS_KEPT: usize = 64;
 /// Most marks of one kind. Of more every second is kept: as many lines on an axis are no marks any more.
 const MARKS_KEPT: usize = 1024;
 
-/// Two steps further apart than this, and than 20 times a step's length, have a pause between them.
-const PAUSE_SECONDS: f64 = 60.0;
-
 /// What one bucket of steps measured: (series).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scalars(pub [Stat; SERIES.len()]);
@@ -64,6 +61,8 @@ pub struct Record {
     pub checkpoints: Vec<Mark>,
     /// Where the run stood still, or stopped with an error, and went on.
     pub pauses: Vec<Mark>,
+    /// When a program went on with the run, while no step follows.
+    resumed: Option<f64>,
     /// Why the run stopped, while no step follows.
     pub error: Option<Mark>,
     /// The last step's line.
@@ -84,6 +83,7 @@ impl Default for Record {
             phases: Vec::new(),
             checkpoints: Vec::new(),
             pauses: Vec::new(),
+            resumed: None,
             error: None,
             last: None,
             lines: 0,
@@ -126,6 +126,12 @@ impl Record {
                 let mark = self.mark(step, name);
                 keep(&mut self.checkpoints, mark);
             }
+            Line::Resumed { step, time } => {
+                if self.last.as_ref().is_some_and(|last| step < last.step) {
+                    self.cut(step + 1);
+                }
+                self.resumed = time;
+            }
             Line::Error { step, message } => self.error = Some(self.mark(step, message)),
         }
         Ok(())
@@ -140,10 +146,12 @@ impl Record {
         if self.last.as_ref().is_some_and(|last| step <= last.step) {
             self.cut(step);
         }
+        // From the end of the last step that counts: what was computed since and lost is part of it.
+        let stood = self.resumed.take().zip(self.last.as_ref().and_then(|last| last.time));
         if let Some(error) = self.error.take() {
             keep(&mut self.pauses, error);
-        } else if let Some(seconds) = self.last.as_ref().and_then(|last| pause(last, &line)) {
-            keep(&mut self.pauses, Mark { step, tokens, name: format!("{seconds:.0} s") });
+        } else if let Some((resumed, before)) = stood {
+            keep(&mut self.pauses, Mark { step, tokens, name: format!("{:.0} s", (resumed - before).max(0.0)) });
         }
         if let Some(name) = &line.phase
             && self.phases.last().is_none_or(|phase| phase.name != *name)
@@ -190,13 +198,6 @@ fn scalars(line: &StepLine) -> Scalars {
         Stat::of(line.peak_flops_per_second),
         Stat::of(line.seconds),
     ])
-}
-
-/// Seconds between two steps in which none was computed, where they are many.
-fn pause(last: &StepLine, line: &StepLine) -> Option<f64> {
-    let seconds = line.seconds.unwrap_or(0.0);
-    let between = line.time? - last.time? - seconds;
-    (between > PAUSE_SECONDS.max(20.0 * seconds)).then_some(between)
 }
 
 fn keep(marks: &mut Vec<Mark>, mark: Mark) {
@@ -251,7 +252,11 @@ mod tests {
     #[test]
     fn a_run_that_stood_still_shows_where() {
         let step = |step: u64, time: u64| format!(r#"{{"step":{step},"loss":1,"seconds":1,"time":{time}}}"#);
-        let record = record(&[&step(1, 1000), &step(2, 1030), &step(3, 1200)]);
+        let resumed = r#"{"step":2,"resumed":{"time":1199.0}}"#;
+        // A long validation between two steps is no pause.
+        let record = record(&[&step(1, 1000), &step(2, 1300), resumed, &step(3, 1200), &step(4, 1900)]);
+        assert_eq!(names(&record.pauses), [(3, "0 s")]);
+        let record = self::record(&[&step(1, 1000), &step(2, 1030), resumed, &step(3, 1200)]);
         assert_eq!(names(&record.pauses), [(3, "169 s")]);
     }
 

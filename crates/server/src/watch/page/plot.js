@@ -250,7 +250,8 @@ export class Plot extends Picture {
     const shown = this.series.map((one) => cut(one, this.x.low, this.x.high));
     const behind = shown.flatMap(({ one, from, to }) => [one.y, one.raw].filter(Boolean).map((list) => list.slice(from, to)));
     let [low, high] = extent(behind, log);
-    if (this.options.from !== undefined) low = Math.min(this.options.from, low);
+    // What begins at a number has none below it.
+    if (this.options.from !== undefined) [low, high] = [this.options.from, high > this.options.from ? high : this.options.from + 1];
     if (!log) [low, high] = [low === this.options.from ? low : low - (high - low) * 0.05, high + (high - low) * 0.05];
     this.y = new Scale(low, high, this.floor, this.ceiling, log);
     const { soft, line } = inks();

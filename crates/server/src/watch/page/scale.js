@@ -90,7 +90,7 @@ export function nearest(list, value) {
   return low < list.length ? low : -1;
 }
 
-/** Means in which what lies `half` steps back counts half, whatever the points' distance. */
+/** Means in which what lies `half` steps back counts half, whatever the points' distance; the first point counts no more than any other. */
 export function smooth(values, steps, half) {
   if (!half) return values;
   let mean = 0;
@@ -98,7 +98,8 @@ export function smooth(values, steps, half) {
   let last = null;
   return values.map((value, index) => {
     if (value === null) return null;
-    const decay = last === null ? 0 : 0.5 ** ((steps[index] - last) / half);
+    const gap = last === null ? (steps[index + 1] ?? steps[index] + 1) - steps[index] : steps[index] - last;
+    const decay = 0.5 ** (gap / half);
     last = steps[index];
     mean = mean * decay + value * (1 - decay);
     weight = weight * decay + (1 - decay);
