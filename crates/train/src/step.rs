@@ -128,7 +128,7 @@ pub enum StateKind {
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// A number that is not finite.
-    #[error("step: {what} of {tensor} is {value}")]
+    #[error("{what} of {tensor} is {value}")]
     NotFinite {
         /// Loss, gradient or weight.
         what: &'static str,

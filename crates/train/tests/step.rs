@@ -160,7 +160,7 @@ fn a_number_that_is_not_finite_is_named_and_nothing_is_updated() {
     model.import(0, &mut spoil).unwrap();
     model.begin(sequences.totals(), DIALS).unwrap();
     let error = model.forward_backward(&sequences.batch()).unwrap_err().to_string();
-    assert_eq!(error, format!("step: weight of {bad} is NaN"));
+    assert_eq!(error, format!("weight of {bad} is NaN"));
     assert!(matches!(model.update(), Err(StepError::Batch { field: "step", .. })));
 
     let mut model = self::model(&OPTIONS);
@@ -169,7 +169,7 @@ fn a_number_that_is_not_finite_is_named_and_nothing_is_updated() {
     let parameter = model.parameters().iter().find(|parameter| parameter.name == bad).unwrap().clone();
     model.gradients_mut()[parameter.start + 1] = f32::INFINITY;
     let error = model.update().unwrap_err().to_string();
-    assert_eq!(error, format!("step: gradient of {bad} is inf"));
+    assert_eq!(error, format!("gradient of {bad} is inf"));
     assert_eq!(model.weights(), before);
     assert_eq!(model.updates(), 0);
 }

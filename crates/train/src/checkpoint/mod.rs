@@ -28,12 +28,16 @@ use std::{
 
 use dots_model::Config;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 pub use error::CheckpointError;
 pub use name::Name;
 pub use release::check_tokenizer;
 
-use crate::step::{StateKind, Step};
+use crate::{
+    shards::hex,
+    step::{StateKind, Step},
+};
 use tensors::{Kept, Planned, Reader};
 
 /// Largest file of weights: that of the published checkpoint.
@@ -207,10 +211,10 @@ pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
     let steps = steps(checkpoints)?;
     let mut found = Found { whole: None, broken: Vec::new(), count: steps.len() };
     for (_, path) in steps.into_iter().rev() {
-        if !path.join(STATE).join(STATE_NOTE).exists() {
+        if !has_state(&path) {
             continue;
         }
-        match look_through(&path) {
+        match open(&path) {
             Ok(whole) => {
                 found.whole = Some(whole);
                 break;
@@ -219,6 +223,48 @@ pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
         }
     }
     Ok(found)
+}
+
+/// Whether a checkpoint's state was not let go.
+pub fn has_state(path: &Path) -> bool {
+    path.join(STATE).join(STATE_NOTE).exists()
+}
+
+/// What tells a checkpoint from all others, in hexadecimal: SHA-256 of its notes, which hold the checksums of all of its files.
+pub fn hash(path: &Path) -> Result<String, CheckpointError> {
+    let mut hasher = Sha256::new();
+    for note in [path.join(NOTE), path.join(STATE).join(STATE_NOTE)] {
+        hasher.update(fs::read(&note).map_err(CheckpointError::io(&note))?);
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Puts a checkpoint into another run's folder `checkpoints`, where it is not there yet: by links where both lie on one disk that has
+/// them, which is as good as a copy, since no file of a checkpoint is ever written again.
+pub fn link(whole: &Whole, checkpoints: &Path) -> Result<(), CheckpointError> {
+    let path = checkpoints.join(whole.name.to_string());
+    if path.exists() && hash(&path).ok() == Some(hash(&whole.path)?) {
+        return Ok(());
+    }
+    set_aside(&path)?;
+    let part = checkpoints.join(format!("{}.part", whole.name));
+    fs::create_dir_all(checkpoints).map_err(CheckpointError::io(checkpoints))?;
+    remove(&part)?;
+    let state = part.join(STATE);
+    fs::create_dir_all(&state).map_err(CheckpointError::io(&state))?;
+    let files = whole.note["files"].as_object().into_iter().flat_map(Map::keys).map(PathBuf::from);
+    let rest = [PathBuf::from(NOTE), Path::new(STATE).join(STATE_NOTE), Path::new(STATE).join(STATE_TENSORS)];
+    for name in files.chain(rest) {
+        let (from, to) = (whole.path.join(&name), part.join(&name));
+        if fs::hard_link(&from, &to).is_err() {
+            let copied = fs::copy(&from, &to).and_then(|_| fs::File::open(&to)?.sync_all());
+            copied.map_err(CheckpointError::io(&to))?;
+        }
+    }
+    file::sync_folder(&state)?;
+    file::sync_folder(&part)?;
+    fs::rename(&part, &path).map_err(CheckpointError::io(&path))?;
+    file::sync_folder(checkpoints)
 }
 
 /// Gives a checkpoint's state to `step`, whose model must be of its shape.
@@ -262,8 +308,8 @@ pub fn prune(checkpoints: &Path, newest: u64, keep: usize) -> Result<(), Checkpo
     Ok(())
 }
 
-/// Steps and folders of all checkpoints, oldest first.
-fn steps(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+/// Steps and folders of all checkpoints in the folder `checkpoints`, oldest first.
+pub fn steps(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     let entries = match fs::read_dir(checkpoints) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -280,7 +326,8 @@ fn steps(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     Ok(steps)
 }
 
-fn look_through(path: &Path) -> Result<Whole, CheckpointError> {
+/// The checkpoint in the folder `path`, each of whose files is held to its size and CRC-32.
+pub fn open(path: &Path) -> Result<Whole, CheckpointError> {
     let note_path = path.join(NOTE);
     let note_value = note(&note_path)?;
     let files = note_value["files"]

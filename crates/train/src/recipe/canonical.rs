@@ -91,6 +91,12 @@ fn settings(text: &mut String, recipe: &Recipe) {
         line(text, "sources", list(validation.sources.iter().map(quoted)));
     }
 
+    head(text, "[spike]");
+    line(text, "on", recipe.spike.on);
+    line(text, "deviations", number(recipe.spike.deviations));
+    line(text, "nats", number(recipe.spike.nats));
+    line(text, "window", recipe.spike.window);
+
     head(text, "[ranks]");
     line(text, "data", recipe.ranks.data);
     line(text, "expert", recipe.ranks.expert);

@@ -14,6 +14,7 @@ use std::{
 use dots_kernels::train::Precision;
 
 mod canonical;
+mod changes;
 pub mod count;
 mod error;
 mod model;
@@ -24,6 +25,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use changes::Change;
 pub use error::{Place, RecipeError};
 pub use model::Model;
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
@@ -62,6 +64,8 @@ pub struct Recipe {
     pub checkpoints: Checkpoints,
     /// When and on what the model is validated, where it is.
     pub validation: Option<Validation>,
+    /// When a loss is not believed.
+    pub spike: Spike,
     /// Among how many ranks the run is shared.
     pub ranks: Ranks,
     /// The file as it was written, with what was set since.
@@ -138,6 +142,19 @@ pub struct Validation {
     pub tokens: u64,
     /// Names of sources of shards.
     pub sources: Vec<String>,
+}
+
+/// When a loss is not believed, and ends the run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spike {
+    /// Whether any loss is doubted.
+    pub on: bool,
+    /// How many deviations above the mean of the last losses …
+    pub deviations: f64,
+    /// … and how many nats above it a loss must be at least: on a flat curve deviations are tiny.
+    pub nats: f64,
+    /// How many of the last losses it is compared with.
+    pub window: usize,
 }
 
 /// Among how many ranks a run is shared: `data · pipeline`, the expert ranks being among the data ranks.
@@ -247,6 +264,14 @@ impl Recipe {
         };
         section.finish(&[])?;
         let validation = read_validation(&mut top, &sources)?;
+        let mut section = top.section("spike")?;
+        let spike = Spike {
+            on: section.truth("on")?.unwrap_or(true),
+            deviations: section.positive("deviations")?.unwrap_or(8.0),
+            nats: section.not_negative("nats")?.unwrap_or(1.0),
+            window: section.whole("window", 2..=100_000)?.unwrap_or(100) as usize,
+        };
+        section.finish(&[("enabled", "on"), ("sigmas", "deviations")])?;
         top.finish(&[("data", "sources"), ("train", "phases"), ("parallel", "ranks"), ("checkpoint", "checkpoints")])?;
         Ok(Self {
             name,
@@ -260,6 +285,7 @@ impl Recipe {
             phases,
             checkpoints,
             validation,
+            spike,
             ranks,
             written,
             path,

@@ -283,3 +283,35 @@ fn a_file_that_is_none_or_too_long_is_named() {
     fs::write(&path, SMALL).unwrap();
     assert_eq!(Recipe::load(&path).unwrap().hash(), small().hash());
 }
+
+#[test]
+fn what_two_recipes_say_differently_is_named_as_set_takes_it() {
+    let (before, mut after) = (small(), small());
+    assert_eq!(before.changes(&after), []);
+    after.set("phases.stable.learning_rate.from", "1e-4").unwrap();
+    after.set("phases.stable.learning_rate.to", "1e-4").unwrap();
+    after.set("phases.stable.batch_tokens", "[{ from = 0, tokens = 4096 }]").unwrap();
+    after.set("sources.zh.shards", "elsewhere").unwrap();
+    let changes = before.changes(&after);
+    let found: Vec<_> = changes.iter().map(|it| (it.key.as_str(), it.before.as_str(), it.after.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            ("phases.stable.batch_tokens.1.from", "1000000", "nothing"),
+            ("phases.stable.batch_tokens.1.tokens", "8192", "nothing"),
+            ("phases.stable.learning_rate.from", "0.0003", "0.0001"),
+            ("phases.stable.learning_rate.to", "0.0003", "0.0001"),
+            ("sources.zh.shards.0", "\"data/zh\"", "\"elsewhere\""),
+        ]
+    );
+}
+
+#[test]
+fn spikes_are_doubted_as_the_recipe_says() {
+    let Spike { on, deviations, nats, window } = small().spike;
+    assert_eq!((on, deviations, nats, window), (true, 8.0, 1.0, 100));
+    let recipe = parse(&format!("{SMALL}[spike]\non = false\nnats = 0.5\n")).unwrap();
+    assert_eq!((recipe.spike.on, recipe.spike.nats), (false, 0.5));
+    let error = parse(&format!("{SMALL}[spike]\ndeviation = 3\n")).unwrap_err();
+    assert!(error.contains("spike.deviation: unknown key; the nearest known one is 'deviations'"), "{error}");
+}

@@ -21,19 +21,22 @@ pub(super) struct Metrics {
 }
 
 /// What the lines that were kept say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Kept {
     pub(super) losses: Losses,
+    /// The last step.
+    pub(super) step: Option<u64>,
     /// The step of the last checkpoint.
     pub(super) checkpoint: Option<u64>,
 }
 
 impl Metrics {
-    /// Opens the file for a run that goes on after `step` steps: lines of later steps are cut off, as is a half-written one.
-    pub(super) fn open(path: &Path, step: u64) -> Result<(Self, Kept), RunError> {
+    /// Opens the file for a run that goes on after `step` steps: lines of later steps are cut off, as is a half-written one, and
+    /// what told that the run went on from here before. The last `window` losses are given back.
+    pub(super) fn open(path: &Path, step: u64, window: usize) -> Result<(Self, Kept), RunError> {
         let io = |source| RunError::Io { path: path.to_owned(), source };
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
-        let (mut bytes, mut kept) = (0, Kept::default());
+        let (mut bytes, mut kept) = (0, Kept { losses: Losses::new(window), step: None, checkpoint: None });
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
         loop {
@@ -44,8 +47,12 @@ impl Metrics {
             if line.last() != Some(&b'\n') || value["step"].as_u64().is_none_or(|of| of > step) {
                 break;
             }
+            if value["step"] == step && !value["resumed"].is_null() {
+                break;
+            }
             if let Some(loss) = value["loss"].as_f64() {
                 kept.losses.add(loss);
+                kept.step = value["step"].as_u64();
             }
             if value["checkpoint"].is_string() {
                 kept.checkpoint = value["step"].as_u64();

@@ -3,6 +3,10 @@
 //! Everything that a step depends on is the recipe and the state in the newest whole checkpoint, so a run that was killed at any
 //! moment makes the steps since then again, to the same bits, and what was told of them is cut off first.
 
+mod branch;
+mod error;
+mod events;
+mod lineage;
 mod lock;
 mod metrics;
 mod spike;
@@ -15,18 +19,29 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use serde_json::{Map, Value, json};
 
-use self::{lock::Lock, metrics::Metrics, spike::Losses};
+pub use self::{
+    branch::{Branched, Parent},
+    error::RunError,
+    lineage::Origin,
+};
+use self::{
+    events::Events,
+    lineage::{Lineage, now},
+    lock::{Lock, host},
+    metrics::Metrics,
+    spike::Losses,
+};
 use crate::{
     checkpoint::{self, About, CheckpointError, Name},
     flops,
-    recipe::Recipe,
+    recipe::{Recipe, Spike},
     schedule::{Position, Schedule},
-    step::{MicroBatch, Step, StepError, StepReport, Totals},
+    step::{MicroBatch, Step, StepReport, Totals},
 };
 
 /// Where a step's sequences come from. The same step always has the same ones.
@@ -69,8 +84,8 @@ pub struct Parts<'a> {
     pub step: &'a mut dyn Step,
     /// The data.
     pub feed: &'a mut dyn Feed,
-    /// What checkpoints say of where they come from.
-    pub lineage: &'a Map<String, Value>,
+    /// What makes its steps.
+    pub origin: &'a Origin,
     /// The most operations a second that the machine does, where that is known: what a step's are told beside.
     pub peak_flops_per_second: Option<f64>,
     /// Set from outside to stop after the step under way, with a checkpoint.
@@ -128,75 +143,6 @@ pub enum End {
     Stopped,
 }
 
-/// Why a run ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another program works on the folder.
-    #[error("{}: another program is training here; wait for it, or choose another folder", .0.display())]
-    Busy(PathBuf),
-    /// The folder holds another run.
-    #[error("{}: recipe: expected {expected}, found {found}; a changed recipe is another run: start it in a folder of its own", path.display())]
-    OtherRun {
-        /// The run's recipe.
-        path: PathBuf,
-        /// Its hash.
-        expected: String,
-        /// The given recipe's.
-        found: String,
-    },
-    /// There are checkpoints, and none to go on from.
-    #[error("{}: expected a checkpoint to go on from, found none that is whole ({why}); move the folder away to start anew", checkpoints.display())]
-    NoneWhole {
-        /// The folder of checkpoints.
-        checkpoints: PathBuf,
-        /// What the newest lacks.
-        why: String,
-    },
-    /// A checkpoint was not written or cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// Data could not be had.
-    #[error("step {step}: data: {source}")]
-    Data {
-        /// The step that wanted it, from 1.
-        step: u64,
-        /// Why not.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// A step failed, and updated nothing.
-    #[error("step {step}: {source}; the last checkpoint is kept")]
-    Step {
-        /// Which, from 1.
-        step: u64,
-        /// Why.
-        source: StepError,
-    },
-    /// The loss leapt.
-    #[error(
-        "step {step}: loss {loss:.4} is above {limit:.4}, the mean of the last {} steps and {} deviations or {} nats more, whichever is \
-         larger; the last checkpoint is kept",
-        spike::WINDOW,
-        spike::DEVIATIONS,
-        spike::LEAST_NATS
-    )]
-    Spike {
-        /// Which, from 1.
-        step: u64,
-        /// Its loss.
-        loss: f64,
-        /// The most that was believed.
-        limit: f64,
-    },
-}
-
 /// Starts a run in `folder`, or goes on with the one that is there, until it ends.
 pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> Result<End, RunError> {
     fs::create_dir_all(folder).map_err(|source| RunError::Io { path: folder.to_owned(), source })?;
@@ -218,13 +164,24 @@ pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> 
         }
         None => 0,
     };
-    let (mut metrics, kept) = Metrics::open(&folder.join("metrics.jsonl"), made)?;
-    if let Some(whole) = found.whole.filter(|whole| kept.checkpoint != Some(whole.name.step)) {
-        // The program was killed between the two.
-        metrics.line(&json!({ "step": made, "checkpoint": whole.name.to_string() }))?;
+    let lineage = Lineage::open(folder, parts.recipe, parts.origin, made)?.of_checkpoint();
+    let events = Events::open(&folder.join("tensorboard"), made, now())?;
+    let (metrics, kept) = Metrics::open(&folder.join("metrics.jsonl"), made, parts.recipe.spike.window)?;
+    let mut running = Running { parts, checkpoints, lineage, metrics, events, losses: kept.losses, tell };
+    if let Some(whole) = found.whole {
+        if kept.step == Some(made) && kept.checkpoint != Some(made) {
+            // The program was killed between the two.
+            running.line(&json!({ "step": made, "checkpoint": whole.name.to_string() }))?;
+        }
+        let threads = running.parts.origin.threads;
+        running.line(&json!({ "step": made, "resumed": { "time": now(), "host": host(), "threads": threads } }))?;
     }
-    let losses = kept.losses;
-    Running { parts, checkpoints, metrics, losses, tell }.go_on(made)
+    running.go_on(made)
+}
+
+/// Whether the run in `folder` has checkpoints: then it needs no weights to start from.
+pub fn is_begun(folder: &Path) -> Result<bool, RunError> {
+    Ok(!checkpoint::steps(&folder.join("checkpoints"))?.is_empty())
 }
 
 /// A run's recipe is what it was started with: writes it, or holds the given one to it.
@@ -233,29 +190,34 @@ fn keep_recipe(folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
     let io = |source| RunError::Io { path: path.clone(), source };
     let text = recipe.canonical();
     match fs::read_to_string(&path) {
-        Ok(kept) if kept == text => Ok(()),
         Ok(kept) => {
-            let expected =
-                Recipe::parse(&kept, &path).map_or("the recipe in the folder".to_owned(), |kept| kept.hash());
-            Err(RunError::OtherRun { path, expected, found: recipe.hash() })
+            // One that an earlier version wrote may say less, and mean the same.
+            let (expected, found) = (Recipe::parse(&kept, &path)?.hash(), recipe.hash());
+            if expected == found { Ok(()) } else { Err(RunError::OtherRun { path, expected, found }) }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let part = folder.join("recipe.toml.part");
-            let written = fs::File::create(&part).and_then(|mut file| {
-                io::Write::write_all(&mut file, text.as_bytes())?;
-                file.sync_all()?;
-                fs::rename(&part, &path)
-            });
-            written.map_err(io)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_aside(&path, text.as_bytes()),
         Err(error) => Err(io(error)),
     }
+}
+
+/// Writes a small file whole: under another name, on the disk, and renamed.
+fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    let part = path.with_extension("part");
+    let written = fs::File::create(&part).and_then(|mut file| {
+        io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    written.map_err(|source| RunError::Io { path: path.to_owned(), source })
 }
 
 struct Running<'a, 'b> {
     parts: Parts<'a>,
     checkpoints: PathBuf,
+    /// What each checkpoint says of where it comes from.
+    lineage: Map<String, Value>,
     metrics: Metrics,
+    events: Events,
     losses: Losses,
     tell: &'b mut dyn FnMut(Event<'_>),
 }
@@ -263,34 +225,38 @@ struct Running<'a, 'b> {
 impl Running<'_, '_> {
     fn go_on(mut self, mut made: u64) -> Result<End, RunError> {
         while let Some(at) = self.parts.schedule.at(made) {
-            let step = made + 1;
-            if let Err(error) = self.step(step, &at) {
-                // What went wrong stands where the next reader looks; the error itself is what the caller gets.
-                let _ = self.metrics.line(&json!({ "step": step, "error": error.to_string() }));
-                return Err(error);
-            }
-            made = step;
-            let tokens = at.tokens + at.batch_tokens;
-            let next = self.parts.schedule.at(made);
-            let crosses = |every: u64| tokens / every.max(1) > at.tokens / every.max(1);
-            let phase_ends = next.is_none_or(|next| next.phase != at.phase);
-            let validates =
-                self.parts.recipe.validation.as_ref().is_some_and(|it| crosses(it.every_tokens) || phase_ends);
-            if validates {
-                self.validate(made, &at)?;
-            }
-            let stops = self.parts.stop.load(Relaxed);
-            if crosses(self.parts.recipe.checkpoints.every_tokens) || phase_ends || stops {
-                self.checkpoint(Name { step: made, tokens }, &at)?;
-            }
-            if stops && next.is_some() {
-                return Ok(End::Stopped);
+            made += 1;
+            match self.one(made, &at) {
+                Ok(true) => {}
+                Ok(false) => return Ok(End::Stopped),
+                Err(error) => {
+                    // What went wrong stands where the next reader looks; the error itself is what the caller gets.
+                    let _ = self.metrics.line(&json!({ "step": made, "error": error.to_string() }));
+                    return Err(error);
+                }
             }
         }
         Ok(End::Finished)
     }
 
-    fn step(&mut self, step: u64, at: &Position) -> Result<(), RunError> {
+    /// Makes the step at `at`, the `made`th, and what is due after it; whether the run goes on.
+    fn one(&mut self, made: u64, at: &Position) -> Result<bool, RunError> {
+        let loss = self.step(made, at)?;
+        let tokens = at.tokens + at.batch_tokens;
+        let next = self.parts.schedule.at(made);
+        let crosses = |every: u64| tokens / every.max(1) > at.tokens / every.max(1);
+        let phase_ends = next.is_none_or(|next| next.phase != at.phase);
+        if self.parts.recipe.validation.as_ref().is_some_and(|it| crosses(it.every_tokens) || phase_ends) {
+            self.validate(made, at)?;
+        }
+        let stops = self.parts.stop.load(Relaxed);
+        if crosses(self.parts.recipe.checkpoints.every_tokens) || phase_ends || stops {
+            self.checkpoint(Name { step: made, tokens }, at, loss)?;
+        }
+        Ok(!stops || next.is_none())
+    }
+
+    fn step(&mut self, step: u64, at: &Position) -> Result<f64, RunError> {
         let began = Instant::now();
         let (totals, batches) = self.parts.feed.step(step - 1, at).map_err(|source| RunError::Data { step, source })?;
         let failed = |source| RunError::Step { step, source };
@@ -299,23 +265,26 @@ impl Running<'_, '_> {
             self.parts.step.forward_backward(&batch.batch()).map_err(failed)?;
         }
         let report = self.parts.step.update().map_err(failed)?;
-        let limit = self.losses.limit();
+        let spike = &self.parts.recipe.spike;
+        let limit = self.losses.limit(spike);
         if report.loss > limit {
-            return Err(RunError::Spike { step, loss: report.loss, limit });
+            let Spike { window, deviations, nats, .. } = *spike;
+            return Err(RunError::Spike { step, loss: report.loss, limit, window, deviations, nats });
         }
         self.losses.add(report.loss);
         let phase = &self.parts.recipe.phases[at.phase];
-        let made = Made {
-            step,
-            at,
-            report: &report,
-            seconds: began.elapsed().as_secs_f64(),
-            flops: self.flops(&batches),
-        };
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-        self.metrics.line(&metrics::of_step(&made, phase, self.parts.peak_flops_per_second, time))?;
+        let made =
+            Made { step, at, report: &report, seconds: began.elapsed().as_secs_f64(), flops: self.flops(&batches) };
+        let line = metrics::of_step(&made, phase, self.parts.peak_flops_per_second, now());
+        self.line(&line)?;
         (self.tell)(Event::Step(&made));
-        Ok(())
+        Ok(report.loss)
+    }
+
+    /// Tells everybody who reads of it.
+    fn line(&mut self, line: &Value) -> Result<(), RunError> {
+        self.metrics.line(line)?;
+        self.events.line(line)
     }
 
     /// The operations of a step over these sequences.
@@ -345,17 +314,23 @@ impl Running<'_, '_> {
             (self.tell)(Event::Validated(source, loss));
         }
         let tokens = at.tokens + at.batch_tokens;
-        self.metrics.line(&json!({ "step": made, "tokens": tokens, "validation": found }))
+        self.line(&json!({ "step": made, "tokens": tokens, "time": now(), "validation": found }))
     }
 
-    fn checkpoint(&mut self, name: Name, at: &Position) -> Result<(), RunError> {
+    fn checkpoint(&mut self, name: Name, at: &Position, loss: f64) -> Result<(), RunError> {
         self.metrics.sync()?;
-        let mut lineage = self.parts.lineage.clone();
-        let phase = &self.parts.recipe.phases[at.phase];
-        lineage.insert("recipe_sha256".to_owned(), self.parts.recipe.hash().into());
-        lineage.insert("phase".to_owned(), phase.name.clone().into());
-        lineage.insert("step_in_phase".to_owned(), (at.step_in_phase + 1).into());
-        lineage.insert("learning_rate".to_owned(), at.dials.learning_rate.into());
+        self.events.sync()?;
+        let mut lineage = self.lineage.clone();
+        let position: [(&str, Value); 6] = [
+            ("loss", loss.into()),
+            ("phase", self.parts.recipe.phases[at.phase].name.as_str().into()),
+            ("step_in_phase", (at.step_in_phase + 1).into()),
+            ("tokens_in_phase", (at.tokens_in_phase + at.batch_tokens).into()),
+            ("learning_rate", at.dials.learning_rate.into()),
+            // All that it takes to make these steps again, or others from here on.
+            ("recipe", self.parts.recipe.canonical().into()),
+        ];
+        lineage.extend(position.map(|(key, value)| (key.to_owned(), value)));
         let about = About {
             name,
             config: &self.parts.recipe.model.config,
@@ -364,7 +339,7 @@ impl Running<'_, '_> {
         };
         let path = checkpoint::write(&self.checkpoints, self.parts.step, &about)?;
         checkpoint::prune(&self.checkpoints, name.step, self.parts.recipe.checkpoints.keep_states.max(1))?;
-        self.metrics.line(&json!({ "step": name.step, "checkpoint": name.to_string() }))?;
+        self.line(&json!({ "step": name.step, "checkpoint": name.to_string() }))?;
         (self.tell)(Event::Checkpoint(&path));
         Ok(())
     }

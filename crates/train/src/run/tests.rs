@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     cpu::{CpuStep, Options},
     recipe::Optimizer,
+    step::{Dials, StateKind, StateTensor, StepError, TakeState},
 };
 
 const SEQUENCE: usize = 16;
@@ -88,7 +89,18 @@ impl Feed for Numbers {
     }
 }
 
-fn run_in(folder: &Path, recipe: &Recipe, threads: usize, fails: Option<u64>, stop: bool) -> Result<End, RunError> {
+fn origin(made_by: &str, threads: usize) -> Origin {
+    Origin {
+        made_by: made_by.to_owned(),
+        instruction_set: "any".to_owned(),
+        threads,
+        tokenizer_sha256: "t".to_owned(),
+        data: Map::from_iter([("a".to_owned(), json!([{ "sha256": "a" }]))]),
+        allow_other_build: false,
+    }
+}
+
+fn random(recipe: &Recipe, threads: usize) -> CpuStep {
     let options = Options {
         precision: Precision::F32,
         recompute: false,
@@ -97,27 +109,43 @@ fn run_in(folder: &Path, recipe: &Recipe, threads: usize, fails: Option<u64>, st
         threads,
         optimizer: Optimizer::default(),
     };
-    let mut step = CpuStep::random(&recipe.model.config, recipe.seed, 0.05, &options).unwrap();
-    let schedule = Schedule::new(recipe, |_| 0);
-    assert_eq!(schedule.steps(), 14);
+    CpuStep::random(&recipe.model.config, recipe.seed, 0.05, &options).unwrap()
+}
+
+fn run_of(
+    folder: &Path,
+    recipe: &Recipe,
+    origin: &Origin,
+    step: &mut dyn Step,
+    fails: Option<u64>,
+    stop: bool,
+) -> Result<End, RunError> {
     let parts = Parts {
         recipe,
-        schedule: &schedule,
-        step: &mut step,
+        schedule: &Schedule::new(recipe, |_| 0),
+        step,
         feed: &mut Numbers { fails },
-        lineage: &Map::new(),
+        origin,
         peak_flops_per_second: Some(1e9),
         stop: &AtomicBool::new(stop),
     };
     run(folder, parts, &mut |_| {})
 }
 
-/// Steps, losses and norms, validation and checkpoints, without what the clock says.
-fn told(folder: &Path) -> Vec<Value> {
+fn run_in(folder: &Path, recipe: &Recipe, threads: usize, fails: Option<u64>, stop: bool) -> Result<End, RunError> {
+    run_of(folder, recipe, &origin("x", threads), &mut random(recipe, threads), fails, stop)
+}
+
+fn lines(folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| {
-            let mut value: Value = serde_json::from_str(line).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Steps, losses and norms, validation and checkpoints, without what the clock says and who went on.
+fn told(folder: &Path) -> Vec<Value> {
+    (lines(folder).into_iter())
+        .filter(|value| value["resumed"].is_null())
+        .map(|mut value| {
             for key in ["time", "seconds", "tokens_per_second", "flops_per_second"] {
                 value.as_object_mut().unwrap().shift_remove(key);
             }
@@ -225,7 +253,8 @@ fn two_runs_in_one_folder_and_a_changed_recipe_are_named() {
     run_in(folder.path(), &recipe, 1, Some(1), false).unwrap_err();
     let lock = Lock::take(folder.path()).unwrap();
     let error = run_in(folder.path(), &recipe, 1, None, false).unwrap_err().to_string();
-    assert!(error.contains("another program is training here"), "{error}");
+    let holder = format!("another program is training here (process {} on ", std::process::id());
+    assert!(error.contains(&holder), "{error}");
     drop(lock);
     recipe.set("seed", "9").unwrap();
     let error = run_in(folder.path(), &recipe, 1, None, false).unwrap_err().to_string();
@@ -245,10 +274,241 @@ fn a_steps_operations_are_those_of_its_tokens_and_of_what_they_attend_to() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe();
     run_in(folder.path(), &recipe, 1, None, false).unwrap();
-    let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let line = lines(folder.path()).swap_remove(0);
     // Its two sequences are one document each.
     let expected = 2.0 * SEQUENCE as f64 * flops::of_token(&recipe.model.config, SEQUENCE);
     let found = line["flops_per_second"].as_f64().unwrap() * line["seconds"].as_f64().unwrap();
     assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+}
+
+/// A step whose loss leaps, or one of whose weights becomes no number, in its update of that number.
+struct Spoilt {
+    step: CpuStep,
+    leaps: Option<u64>,
+    poisoned: Option<(u64, &'static str)>,
+}
+
+impl Step for Spoilt {
+    fn begin(&mut self, totals: Totals, dials: Dials) -> Result<(), StepError> {
+        self.step.begin(totals, dials)
+    }
+    fn forward_backward(&mut self, batch: &MicroBatch<'_>) -> Result<(), StepError> {
+        self.step.forward_backward(batch)
+    }
+    fn update(&mut self) -> Result<StepReport, StepError> {
+        let mut report = self.step.update()?;
+        let updates = self.step.updates();
+        if self.leaps == Some(updates) {
+            report.loss += 5.0;
+        }
+        if let Some((_, tensor)) = self.poisoned.filter(|(at, _)| *at == updates) {
+            let mut all = Vec::new();
+            let keep = &mut |given: StateTensor<'_>| {
+                all.push((given.name.to_owned(), given.numbers.to_vec()));
+                Ok(())
+            };
+            self.step.export(keep).unwrap();
+            let mut all = all.into_iter();
+            let take = &mut |_: &str, _: StateKind, _: &[usize], numbers: &mut [f32]| {
+                let (name, kept) = all.next().unwrap();
+                numbers.copy_from_slice(&kept);
+                if name == tensor {
+                    numbers[3] = f32::NAN;
+                }
+                Ok(())
+            };
+            self.step.import(updates, take).unwrap();
+        }
+        Ok(report)
+    }
+    fn evaluate(&mut self, batch: &MicroBatch<'_>) -> Result<(f64, u64), StepError> {
+        self.step.evaluate(batch)
+    }
+    fn updates(&self) -> u64 {
+        self.step.updates()
+    }
+    fn export(&mut self, give: &mut dyn FnMut(StateTensor<'_>) -> io::Result<()>) -> io::Result<()> {
+        self.step.export(give)
+    }
+    fn import(&mut self, updates: u64, take: &mut TakeState<'_>) -> io::Result<()> {
+        self.step.import(updates, take)
+    }
+}
+
+#[test]
+fn a_number_that_is_none_ends_the_run_with_its_step_layer_and_tensor_and_the_last_checkpoint_stays() {
+    let (straight, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = recipe();
+    run_in(straight.path(), &recipe, 1, None, false).unwrap();
+    let tensor = "model.layers.1.mlp.experts.3.up_proj.weight";
+    let mut step = Spoilt { step: random(&recipe, 1), leaps: None, poisoned: Some((7, tensor)) };
+    let error = run_of(folder.path(), &recipe, &origin("x", 1), &mut step, None, false).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("step 8: weight of {tensor} is NaN")), "{error}");
+    assert_eq!(lines(folder.path()).pop().unwrap(), json!({ "step": 8, "error": error }));
+    // What is kept is whole: the run goes on from it as if nothing had been.
+    run_in(folder.path(), &recipe, 1, None, false).unwrap();
+    assert_eq!(last(folder.path()), last(straight.path()));
+}
+
+#[test]
+fn a_loss_that_leaps_ends_the_run_unless_the_recipe_lets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    recipe.set("spike.window", "5").unwrap();
+    let spoilt = |recipe: &Recipe| Spoilt { step: random(recipe, 1), leaps: Some(8), poisoned: None };
+    let error = run_of(folder.path(), &recipe, &origin("x", 1), &mut spoilt(&recipe), None, false).unwrap_err();
+    assert!(matches!(error, RunError::Spike { step: 8, window: 5, .. }), "{error}");
+    assert!(checkpoint::newest(&folder.path().join("checkpoints")).unwrap().whole.unwrap().name.step == 6);
+    let folder = tempfile::tempdir().unwrap();
+    recipe.set("spike.on", "false").unwrap();
+    run_of(folder.path(), &recipe, &origin("x", 1), &mut spoilt(&recipe), None, false).unwrap();
+}
+
+#[test]
+fn another_build_goes_on_only_where_that_is_allowed_and_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    let go = |origin: &Origin, fails| run_of(folder.path(), &recipe, origin, &mut random(&recipe, 1), fails, false);
+    go(&origin("one", 1), Some(2)).unwrap_err();
+    // Nothing is left of the first one.
+    go(&origin("two", 1), Some(7)).unwrap_err();
+    let before = fs::read(folder.path().join("metrics.jsonl")).unwrap();
+    let error = go(&origin("three", 1), None).unwrap_err().to_string();
+    assert!(error.contains("expected two on any, which made the last steps, found three on any"), "{error}");
+    assert_eq!(fs::read(folder.path().join("metrics.jsonl")).unwrap(), before);
+    go(&Origin { allow_other_build: true, ..origin("three", 1) }, None).unwrap();
+    let note = checkpoint::newest(&folder.path().join("checkpoints")).unwrap().whole.unwrap().note;
+    assert_eq!(
+        note["builds"],
+        json!([
+            { "from_step": 0, "made_by": "two", "instruction_set": "any" },
+            { "from_step": 6, "made_by": "three", "instruction_set": "any" },
+        ])
+    );
+    assert_eq!((&note["data"]["a"][0]["sha256"], note["loss"].is_f64()), (&json!("a"), true));
+    let resumed = lines(folder.path()).into_iter().find(|line| line["resumed"].is_object()).unwrap();
+    assert_eq!((&resumed["step"], &resumed["resumed"]["threads"]), (&json!(6), &json!(1)));
+}
+
+#[test]
+fn data_and_tokenizer_must_stay_what_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(folder.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let other = |origin: Origin| {
+        run_of(folder.path(), &recipe, &origin, &mut random(&recipe, 1), None, false).unwrap_err().to_string()
+    };
+    let data = Map::from_iter([("a".to_owned(), json!([{ "sha256": "b" }]))]);
+    let error = other(Origin { data, ..origin("x", 1) });
+    assert!(error.contains("run.json: data.a: expected ") && error.contains(r#"found [{"sha256":"b"}]"#), "{error}");
+    let error = other(Origin { tokenizer_sha256: "u".to_owned(), ..origin("x", 1) });
+    assert!(error.contains(r#"run.json: tokenizer_sha256: expected "t", found "u""#), "{error}");
+}
+
+#[test]
+fn a_branch_without_changes_makes_its_parents_next_steps_to_the_bit() {
+    let (straight, parent, branch) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = recipe();
+    run_in(straight.path(), &recipe, 1, None, false).unwrap();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+
+    let from = format!("{}@6", parent.path().display());
+    let found = Parent::find(&from).unwrap();
+    let schedule = Schedule::new(&recipe, |_| 0);
+    let branched = found.branch(branch.path(), &recipe, &schedule, &origin("x", 1)).unwrap();
+    assert_eq!((branched.step, branched.changes.len(), branched.notes.len()), (6, 0, 0));
+    // It needs its parent no more.
+    fs::remove_dir_all(parent.path()).unwrap();
+    run_in(branch.path(), &recipe, 2, None, false).unwrap();
+
+    let weights = |folder: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+        last(folder).into_iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "safetensors")).collect()
+    };
+    assert_eq!(weights(branch.path()).len(), 2);
+    assert_eq!(weights(branch.path()), weights(straight.path()));
+    let steps = |folder: &Path| -> Vec<Value> {
+        told(folder).into_iter().filter(|line| line["loss"].is_f64() && line["step"].as_u64() > Some(6)).collect()
+    };
+    assert_eq!(steps(branch.path()), steps(straight.path()));
+    assert_eq!(steps(branch.path()).len(), 8);
+}
+
+#[test]
+fn a_branch_says_where_it_comes_from_and_what_it_changes() {
+    let (parent, branch, twig) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let found = Parent::find(&parent.path().display().to_string()).unwrap();
+    let parent_hash = recipe.hash();
+    recipe.set("optimizer.clip", "0.5").unwrap();
+    recipe.set("seed", "9").unwrap();
+    recipe.set("phases.annealing.tokens", "160").unwrap();
+    let schedule = Schedule::new(&recipe, |_| 0);
+    let branched = found.branch(branch.path(), &recipe, &schedule, &origin("y", 1)).unwrap();
+    assert!(branched.notes[0].starts_with("seed: the data come in another order"), "{:?}", branched.notes);
+    assert!(branched.notes[1].contains("the parent was made by x on any"), "{:?}", branched.notes);
+    run_of(branch.path(), &recipe, &origin("y", 1), &mut random(&recipe, 1), None, false).unwrap();
+
+    let kept: Value = serde_json::from_slice(&fs::read(branch.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!((&kept["parent"]["step"], &kept["parent"]["recipe_sha256"]), (&json!(6), &json!(parent_hash)));
+    assert_eq!(kept["changes"]["optimizer.clip"], json!({ "from": "1.0", "to": "0.5" }));
+    let at = branch.path().join("checkpoints/step-000015-tokens-0000M");
+    let note: Value = serde_json::from_slice(&fs::read(at.join("dots.json")).unwrap()).unwrap();
+    assert_eq!((&note["parent"], &note["changes"]), (&kept["parent"], &kept["changes"]));
+
+    // A branch of it, of a checkpoint by its folder, which is of the last step: there must be more to do.
+    let found = Parent::find(&at.display().to_string()).unwrap();
+    let error = found.branch(twig.path(), &recipe, &schedule, &origin("y", 1)).unwrap_err().to_string();
+    assert!(error.contains("phases: expected more than 15 steps"), "{error}");
+    recipe.set("phases.annealing.tokens", "320").unwrap();
+    found.branch(twig.path(), &recipe, &Schedule::new(&recipe, |_| 0), &origin("y", 1)).unwrap();
+    let kept: Value = serde_json::from_slice(&fs::read(twig.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!((&kept["ancestors"][0]["step"], &kept["parent"]["step"]), (&json!(6), &json!(15)));
+    // It is a run now.
+    let error = found.branch(twig.path(), &recipe, &schedule, &origin("y", 1)).unwrap_err().to_string();
+    assert!(error.contains("expected a new folder, found a run") || error.contains("more than 15 steps"), "{error}");
+}
+
+#[test]
+fn a_branch_that_cannot_be_is_refused_by_its_key() {
+    let (parent, branch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(13), false).unwrap_err();
+    let found = Parent::find(&parent.path().display().to_string()).unwrap();
+    for (key, value, expected) in [
+        ("model.width", "64", "model.width: expected 32, as the weights and moments of the parent have it, found 64"),
+        ("model.experts", "16", "model.experts: expected 8"),
+        ("phases.annealing.batch_tokens", "64", "phases.annealing.batch_tokens.0.tokens: expected the steps up to 12"),
+        ("phases.stable.tokens", "160", "phases.stable.tokens: expected the steps up to 12 as the parent made them"),
+    ] {
+        let mut recipe = recipe.clone();
+        recipe.set(key, value).unwrap();
+        let schedule = Schedule::new(&recipe, |_| 0);
+        let error = found.branch(branch.path(), &recipe, &schedule, &origin("x", 1)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(fs::read_dir(branch.path()).unwrap().count(), 0);
+    // Its state was let go; there is none of that step; a flipped bit.
+    let find = |step: u64| Parent::find(&format!("{}@{step}", parent.path().display())).unwrap_err().to_string();
+    assert!(find(3).contains("state: expected a checkpoint with its state"), "{}", find(3));
+    assert!(find(4).contains("step: expected a step with a checkpoint and its state (10, 12), found 4"), "{}", find(4));
+    let state = parent.path().join("checkpoints/step-000012-tokens-0000M/state/state.safetensors");
+    let mut bytes = fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&state, bytes).unwrap();
+    assert!(find(12).contains("state.safetensors: crc32"), "{}", find(12));
+}
+
+#[test]
+fn a_batch_may_grow_from_a_branch_on() {
+    let (parent, branch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let found = Parent::find(&parent.path().display().to_string()).unwrap();
+    recipe.set("phases.stable.batch_tokens", "[{ from = 0, tokens = 32 }, { from = 192, tokens = 64 }]").unwrap();
+    let schedule = Schedule::new(&recipe, |_| 0);
+    found.branch(branch.path(), &recipe, &schedule, &origin("x", 1)).unwrap();
+    assert_eq!((schedule.at(5).unwrap().batch_tokens, schedule.at(6).unwrap().batch_tokens), (32, 64));
 }

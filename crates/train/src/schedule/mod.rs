@@ -82,6 +82,11 @@ impl Schedule {
         schedule
     }
 
+    /// The name of a phase.
+    pub fn phase_name(&self, phase: usize) -> &str {
+        &self.phases[phase].name
+    }
+
     /// Steps in all.
     pub fn steps(&self) -> u64 {
         self.extents.last().map_or(0, |last| last.first_step + last.steps)

@@ -1,0 +1,249 @@
+//! Branches: runs that go on from a checkpoint of another one, with or without changes.
+//!
+//! A branch's folder gets its parent's checkpoint (by a link where the disk has them) and is from then on a run like any other: it
+//! needs its parent no more, and a branch without changes makes the parent's own next steps, to the bit.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Origin, RunError, keep_recipe,
+    lineage::{Lineage, continued},
+    lock::Lock,
+};
+use crate::{
+    checkpoint::{self, Whole},
+    recipe::{Change, Recipe},
+    schedule::Schedule,
+};
+
+/// Dials of the model that decide the shapes of weights.
+const SHAPES: [&str; 11] = [
+    "layers",
+    "width",
+    "dense_layers",
+    "heads",
+    "kv_heads",
+    "head_width",
+    "dense_width",
+    "experts",
+    "shared_experts",
+    "expert_width",
+    "vocab_size",
+];
+
+/// A checkpoint that a run branches from.
+#[derive(Debug)]
+pub struct Parent {
+    from: String,
+    whole: Whole,
+    recipe: Recipe,
+}
+
+/// What a branch does otherwise than its parent.
+#[derive(Debug)]
+pub struct Branched {
+    /// The step that it goes on after.
+    pub step: u64,
+    /// Its changes.
+    pub changes: Vec<Change>,
+    /// What whoever compares the two should know.
+    pub notes: Vec<String>,
+}
+
+impl Parent {
+    /// Finds `RUN@step`, a checkpoint's folder, or the newest checkpoint of a run's folder, and looks it through.
+    pub fn find(from: &str) -> Result<Self, RunError> {
+        let wrong = |what: &str, expected: String, found: String| RunError::Branch {
+            from: from.to_owned(),
+            what: what.to_owned(),
+            expected,
+            found,
+        };
+        let (run, step) = match from.rsplit_once('@') {
+            Some((run, step)) if step.bytes().all(|byte| byte.is_ascii_digit()) && !step.is_empty() => {
+                (Path::new(run), step.parse::<u64>().ok())
+            }
+            _ => (Path::new(from), None),
+        };
+        let checkpoints = run.join("checkpoints");
+        let path =
+            if step.is_none() && !checkpoints.is_dir() { run.to_owned() } else { of_step(&checkpoints, step, &wrong)? };
+        if !path.is_dir() {
+            return Err(wrong("path", "the folder of a run or of a checkpoint".to_owned(), "none".to_owned()));
+        }
+        if !checkpoint::has_state(&path) {
+            return Err(wrong(
+                "state",
+                "a checkpoint with its state".to_owned(),
+                format!(
+                    "{}, whose state is not there: checkpoints.keep_states keeps those of the newest ones; model.start begins a run \
+                     from weights alone",
+                    path.display()
+                ),
+            ));
+        }
+        let whole = checkpoint::open(&path)?;
+        let note = &whole.note;
+        let Some(text) = note["recipe"].as_str() else {
+            return Err(wrong("recipe", "a checkpoint whose dots.json holds its recipe".to_owned(), "none".to_owned()));
+        };
+        let recipe = Recipe::parse(text, &path.join("dots.json"))?;
+        Ok(Self { from: from.to_owned(), whole, recipe })
+    }
+
+    /// What the parent did, and the branch does where nothing is set.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Makes `folder` a run of `recipe` that goes on from here. What alters shapes, or the steps that were made, is refused by its key;
+    /// a folder that holds a run is left as it is. Killed at any moment, it may be called again.
+    pub fn branch(
+        &self,
+        folder: &Path,
+        recipe: &Recipe,
+        schedule: &Schedule,
+        origin: &Origin,
+    ) -> Result<Branched, RunError> {
+        let changes = self.recipe.changes(recipe);
+        self.check(&changes, schedule)?;
+        fs::create_dir_all(folder).map_err(|source| RunError::Io { path: folder.to_owned(), source })?;
+        let _lock = Lock::take(folder)?;
+        if folder.join("recipe.toml").exists() {
+            let (expected, found) = ("a new folder".to_owned(), "a run".to_owned());
+            return Err(self.wrong(&format!("--out {}", folder.display()), expected, found));
+        }
+        checkpoint::link(&self.whole, &folder.join("checkpoints"))?;
+        Lineage::begin(folder, recipe, origin, self.lineage(&changes, origin)?)?;
+        // Last: a folder with a recipe is a run.
+        keep_recipe(folder, recipe)?;
+        let notes = self.notes(&changes, origin);
+        Ok(Branched { step: self.whole.name.step, changes, notes })
+    }
+
+    fn wrong(&self, what: &str, expected: String, found: String) -> RunError {
+        RunError::Branch { from: self.from.clone(), what: what.to_owned(), expected, found }
+    }
+
+    fn check(&self, changes: &[Change], schedule: &Schedule) -> Result<(), RunError> {
+        // The first of them is the one that was set; the shape's ratios may have changed others after it.
+        let of = |dial: &&str| changes.iter().find(|change| change.key.strip_prefix("model.") == Some(*dial));
+        if let Some(Change { key, before, after }) = SHAPES.iter().find_map(|dial| of(&dial)) {
+            let expected = format!("{before}, as the weights and moments of the parent have it");
+            return Err(self.wrong(key, expected, after.clone()));
+        }
+        let (note, step) = (&self.whole.note, self.whole.name.step);
+        // The last step must have been what it was: what a branch changes begins after it.
+        let last = step.checked_sub(1).and_then(|last| schedule.at(last));
+        let same = last.is_some_and(|last| {
+            note["phase"] == *schedule.phase_name(last.phase)
+                && note["step_in_phase"] == last.step_in_phase + 1
+                && note["tokens_in_phase"] == last.tokens_in_phase + last.batch_tokens
+                && self.whole.name.tokens == last.tokens + last.batch_tokens
+        });
+        if !same {
+            let length = |change: &&Change| {
+                ["tokens", "epochs", "batch_tokens", "sequence_tokens", "name", "kind"]
+                    .iter()
+                    .any(|of| change.key.split('.').any(|part| part == *of))
+            };
+            let change = changes.iter().find(length).or(changes.first());
+            let key = change.map_or("phases", |change| change.key.as_str());
+            let found = change.map_or("another schedule".to_owned(), |change| change.after.clone());
+            let expected = format!(
+                "the steps up to {step} as the parent made them ({} tokens); a batch of another size from here on is a stage of its own, \
+                 {{ from = {}, tokens = … }}",
+                self.whole.name.tokens, note["tokens_in_phase"]
+            );
+            return Err(self.wrong(key, expected, found));
+        }
+        if schedule.at(step).is_none() {
+            let expected = format!("more than {step} steps; set more tokens of the last phase");
+            return Err(self.wrong("phases", expected, format!("{} in all", schedule.steps())));
+        }
+        Ok(())
+    }
+
+    fn lineage(&self, changes: &[Change], origin: &Origin) -> Result<Map<String, Value>, RunError> {
+        let note = &self.whole.note;
+        let mut builds = note["builds"].as_array().cloned().unwrap_or_default();
+        // A branch is another run already.
+        let _ = continued(&mut builds, origin.build(self.whole.name.step), true);
+        let parent = json!({
+            "run": note["name"],
+            "checkpoint": self.whole.name.to_string(),
+            "step": self.whole.name.step,
+            "tokens": self.whole.name.tokens,
+            "sha256": checkpoint::hash(&self.whole.path)?,
+            "recipe_sha256": note["recipe_sha256"],
+        });
+        let mut ancestors = note["ancestors"].as_array().cloned().unwrap_or_default();
+        ancestors.extend(note.get("parent").cloned());
+        let changes =
+            changes.iter().map(|change| (change.key.clone(), json!({ "from": change.before, "to": change.after })));
+        Ok(Map::from_iter([
+            ("builds".to_owned(), builds.into()),
+            ("parent".to_owned(), parent),
+            ("ancestors".to_owned(), ancestors.into()),
+            ("changes".to_owned(), Value::Object(changes.collect())),
+        ]))
+    }
+
+    fn notes(&self, changes: &[Change], origin: &Origin) -> Vec<String> {
+        let mut notes = Vec::new();
+        let begun = self.whole.note["phase"].as_str().and_then(|name| {
+            self.recipe.phases.iter().position(|phase| phase.name == name).map(|last| &self.recipe.phases[..=last])
+        });
+        let begun = begun.unwrap_or(&[]);
+        let reorders = |key: &str| {
+            let of_phase = |name: &str| {
+                let rest = key.strip_prefix(&format!("phases.{name}.")).and_then(|rest| rest.split('.').next());
+                matches!(rest, Some("mixture" | "sequence_tokens" | "attention" | "utk" | "kind"))
+            };
+            key == "seed" || key.starts_with("sources.") || begun.iter().any(|phase| of_phase(&phase.name))
+        };
+        if let Some(change) = changes.iter().find(|change| reorders(&change.key)) {
+            notes.push(format!(
+                "{}: the data come in another order from here on; what the parent saw may come again within an epoch",
+                change.key
+            ));
+        }
+        let build = self.whole.note["builds"].as_array().and_then(|builds| builds.last()).cloned().unwrap_or_default();
+        if build["made_by"] != origin.made_by || build["instruction_set"] != origin.instruction_set {
+            let word = |key: &str| build[key].as_str().unwrap_or("?").to_owned();
+            notes.push(format!(
+                "the parent was made by {} on {}: its own next steps would differ in rounding",
+                word("made_by"),
+                word("instruction_set")
+            ));
+        }
+        notes
+    }
+}
+
+/// The checkpoint of this step, or the newest one with a state.
+fn of_step(
+    checkpoints: &Path,
+    step: Option<u64>,
+    wrong: &dyn Fn(&str, String, String) -> RunError,
+) -> Result<PathBuf, RunError> {
+    let all = checkpoint::steps(checkpoints)?;
+    let found = match step {
+        Some(step) => all.iter().find(|(of, _)| *of == step),
+        None => all.iter().rev().find(|(_, path)| checkpoint::has_state(path)),
+    };
+    if let Some((_, path)) = found {
+        return Ok(path.clone());
+    }
+    // Those of a long run are many.
+    let with_state: Vec<String> =
+        all.iter().filter(|(_, path)| checkpoint::has_state(path)).map(|(step, _)| step.to_string()).collect();
+    let there = if with_state.is_empty() { "none".to_owned() } else { with_state.join(", ") };
+    let asked = step.map_or("none in the run's folder".to_owned(), |step| step.to_string());
+    Err(wrong("step", format!("a step with a checkpoint and its state ({there})"), asked))
+}
