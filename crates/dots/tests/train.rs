@@ -130,6 +130,13 @@ fn what_cannot_be_trained_is_named() {
         let found = with(from, to);
         assert!(found.contains(expected), "{to}: {found}");
     }
+    let manifest: PathBuf = folder.path().join("data/a.json");
+    let kept = fs::read_to_string(&manifest).unwrap();
+    let other = kept.replace("\"tokenizer_sha256\": \"", "\"tokenizer_sha256\": \"0");
+    fs::write(&manifest, &other).unwrap();
+    let found = with("tiny", "other");
+    assert!(other != kept && found.contains("data/a.json: tokenizer_sha256: expected "), "{found}");
+    fs::write(&manifest, kept).unwrap();
     let bin: PathBuf = folder.path().join("data/a.bin");
     let bytes = fs::read(&bin).unwrap();
     fs::write(&bin, &bytes[..bytes.len() - 2]).unwrap();
@@ -141,6 +148,145 @@ fn what_cannot_be_trained_is_named() {
     assert!(text(&output).contains("expected --out RUN"), "{}", text(&output));
     let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(text(&output).contains("data/a.bin: exists"), "{}", text(&output));
+}
+
+#[test]
+fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures() {
+    let folder = prepared();
+    fs::remove_dir_all(folder.path().join("data")).unwrap();
+    let output = dots(folder.path(), &["train", "tiny.toml", "--plan", "--tokens-per-second", "100"]);
+    let found = text(&output);
+    assert!(output.status.success(), "{found}");
+    for expected in
+        ["weights", "moments", "activations", "stable     30", "38.4 s", "H800 hours", "at 100 tokens a second"]
+    {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+    // One that is measured.
+    let output = dots(folder.path(), &["train", "tiny.toml", "--plan"]);
+    assert!(output.status.success() && text(&output).contains("measured here on "), "{}", text(&output));
+
+    let large = ["--set", "model.width=8192", "--set", "model.layers=1000", "--set", "model.heads=64"];
+    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &large].concat());
+    let found = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{found}");
+    assert!(
+        found.contains("memory: expected at most ") && found.contains("iB, which are free, found a run of "),
+        "{found}"
+    );
+    // It would not be run here.
+    let full = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/full.toml");
+    let output = dots(folder.path(), &["train", full, "--plan", "--gpu-tflops", "198.5"]);
+    let found = text(&output);
+    assert!(output.status.success(), "{found}");
+    for expected in ["142.8 B parameters, 13.4 B of them active", "annealing-2", "92.8", "one GPU of 198.5 TFLOP/s"] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_before_it_begins() {
+    let folder = prepared();
+    let large = ["--set", "model.dense_width=8000000", "--set", "model.width=8192"];
+    let output = dots(folder.path(), &[&["train", "tiny.toml", "-o", "large"][..], &large].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("memory: expected at most "), "{}", text(&output));
+    assert!(!folder.path().join("large").exists());
+}
+
+#[test]
+fn a_branch_goes_on_from_a_step_of_its_parent_and_is_a_run_of_its_own() {
+    let folder = prepared();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "parent"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let parent = folder.path().join("parent");
+
+    let output = dots(folder.path(), &["train", "--from", "parent@25", "-o", "same"]);
+    assert!(output.status.success() && text(&output).contains("Branched after step 25."), "{}", text(&output));
+    let same = folder.path().join("same");
+    for file in ["model.safetensors", "state/state.safetensors"] {
+        assert!(last(&same, file) == last(&parent, file), "{file}");
+    }
+    assert_eq!(losses(&same), losses(&parent)[25..]);
+
+    let changed = ["--set", "optimizer.clip=0.1", "--set", "name=cool"];
+    let output = dots(folder.path(), &[&["train", "--from", "parent@25", "-o", "cool"][..], &changed].concat());
+    assert!(output.status.success() && text(&output).contains("  optimizer.clip: 1.0 → 0.1"), "{}", text(&output));
+    let cool = folder.path().join("cool");
+    assert!(last(&cool, "model.safetensors") != last(&parent, "model.safetensors"));
+    assert!(fs::read_to_string(cool.join("run.json")).unwrap().contains("\"optimizer.clip\""));
+
+    for (from, set, expected) in [
+        ("parent@25", "model.width=64", "model.width: expected 32"),
+        ("parent@5", "seed=2", "state: expected a checkpoint with its state"),
+        ("parent@7", "seed=2", "step: expected a step with a checkpoint and its state (25, 30), found 7"),
+        ("nowhere", "seed=2", "nowhere"),
+    ] {
+        let output = dots(folder.path(), &["train", "--from", from, "-o", "wrong", "--set", set]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(expected), "{}", text(&output));
+        assert!(!folder.path().join("wrong").join("recipe.toml").exists());
+    }
+    let output = dots(folder.path(), &["train", "parent", "--set", "seed=2"]);
+    assert!(text(&output).contains("--from branches from it"), "{}", text(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_that_fills_in_a_checkpoint_leaves_the_last_one_and_the_run_goes_on_from_it() {
+    let folder = prepared();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let (straight, full) = (folder.path().join("straight"), folder.path().join("full"));
+    let state = fs::metadata(straight.join("checkpoints/step-000030-tokens-0000M/state/state.safetensors")).unwrap();
+    // No file may grow past half a state. With its signal ignored, a write says so, as on a disk that is full.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", state.len() / 2 / 1024);
+    let limited = |args: &[&str]| {
+        let program = ["-c", script.as_str(), env!("CARGO_BIN_EXE_dots")];
+        Command::new("bash").args(program).args(args).current_dir(folder.path()).output().unwrap()
+    };
+    let output = limited(&["train", "tiny.toml", "-o", "full"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("state.safetensors: File too large"), "{}", text(&output));
+    assert_eq!(fs::read_dir(full.join("checkpoints")).unwrap().count(), 0, "no trace");
+    let told = fs::read_to_string(full.join("metrics.jsonl")).unwrap();
+    assert!(told.lines().last().unwrap().contains("File too large"), "{told}");
+
+    // Once more, with a checkpoint that was written before.
+    let output = dots(folder.path(), &["train", "--from", "straight@25", "-o", "later"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let later = folder.path().join("later");
+    fs::remove_dir_all(later.join("checkpoints/step-000030-tokens-0000M")).unwrap();
+    let output = limited(&["train", "later"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let names: Vec<_> = fs::read_dir(later.join("checkpoints")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names, ["step-000025-tokens-0000M"]);
+    for run in ["full", "later"] {
+        let output = dots(folder.path(), &["train", run]);
+        assert!(output.status.success(), "{}", text(&output));
+        let run = folder.path().join(run);
+        assert!(last(&run, "model.safetensors") == last(&straight, "model.safetensors"));
+    }
+}
+
+#[test]
+fn data_that_changed_since_the_run_began_are_refused() {
+    let folder = prepared();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "run"]);
+    assert!(output.status.success(), "{}", text(&output));
+    fs::write(
+        folder.path().join("other.jsonl"),
+        "{\"text\": \"something else, and long enough for a sequence or two of it\"}\n".repeat(40),
+    )
+    .unwrap();
+    let output =
+        dots(folder.path(), &["tokenize", "other.jsonl", "-o", "data/a", "--replace", "--tokenizer", TOKENIZER]);
+    assert!(output.status.success(), "{}", text(&output));
+    let before = fs::read(folder.path().join("run/metrics.jsonl")).unwrap();
+    let output = dots(folder.path(), &["train", "run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("run/run.json: data.a: expected "), "{}", text(&output));
+    assert_eq!(fs::read(folder.path().join("run/metrics.jsonl")).unwrap(), before);
 }
 
 #[test]

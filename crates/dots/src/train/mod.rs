@@ -1,0 +1,257 @@
+//! `dots train`: a recipe's run, started or gone on with.
+
+mod plan;
+mod shown;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use dots_kernels::{Compute, Isa, measure::peak_ops_per_second, pool::Pool};
+use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
+use dots_train::{
+    batches::Loader,
+    checkpoint,
+    cpu::{CpuStep, Options},
+    order::Order,
+    recipe::Recipe,
+    run::{self, End, Origin, Parent, Parts},
+    schedule::Schedule,
+    shards::tokenizer_hash,
+};
+use serde_json::{Map, Value, json};
+
+use self::{plan::Given, shown::Shown};
+use crate::{flags::threads, memory, signals, terminal::say, units};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  dots train small.toml -o runs/small
+  dots train small.toml -o runs/hot --set phases.0.learning_rate.from=1e-3
+  dots train runs/small                goes on where it was left
+  dots train runs/full.toml --plan     what it would take
+  dots train --from runs/small@1200 -o runs/cool --set optimizer.clip=0.5
+
+Ctrl-C ends the step under way, writes a checkpoint and leaves; a second one
+leaves at once. Killed at any moment, a run goes on from its last checkpoint
+to the same numbers. `dots watch RUN` shows it in the browser.";
+
+/// This program, as runs note it.
+const MADE_BY: &str = concat!("dots ", env!("CARGO_PKG_VERSION"), " (", env!("DOTS_BUILD"), ")");
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// A recipe to start a run of, or a run's folder to go on with
+    #[arg(value_name = "RECIPE.toml|RUN", required_unless_present = "from", conflicts_with = "from")]
+    pub what: Option<PathBuf>,
+    /// Folder of the new run
+    #[arg(short, long, value_name = "RUN")]
+    pub out: Option<PathBuf>,
+    /// Branch: a new run that goes on from another one's checkpoint, with its recipe and what --set changes
+    #[arg(long, value_name = "RUN[@STEP]|CHECKPOINT", requires = "out")]
+    pub from: Option<String>,
+    /// Change a key of the recipe; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads; every core where not given. They change no number
+    #[arg(long, value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Print memory, operations and time of a recipe, and end
+    #[arg(long, conflicts_with_all = ["out", "from"])]
+    pub plan: bool,
+    /// Speed to plan with, where it is known; else it is measured here
+    #[arg(long, value_name = "N", value_parser = positive, requires = "plan", conflicts_with = "gpu_tflops")]
+    pub tokens_per_second: Option<f64>,
+    /// Plan for a GPU that does so many TFLOP/s of training (an H800 did 199 for dots.llm1): time is GPU hours
+    #[arg(long, value_name = "N", value_parser = positive, requires = "plan")]
+    pub gpu_tflops: Option<f64>,
+    /// Go on with a run whose last steps another build of dots made, or another instruction set
+    #[arg(long)]
+    pub allow_other_build: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    if args.plan {
+        return plan(&args);
+    }
+    let Begun { recipe, folder, parent } = begin(&args)?;
+    let ranks = recipe.ranks;
+    if (ranks.data, ranks.expert, ranks.pipeline) != (1, 1, 1) {
+        bail!("ranks: expected 1 of each, found more; runs are not shared among ranks yet");
+    }
+    let source = TokenizerSource::of_folder(&recipe.tokenizer)?;
+    checkpoint::check_tokenizer(&recipe.tokenizer)?;
+    let vocab_size = recipe.model.config.vocab_size;
+    let tokens = Tokenizer::new(&source)?.vocab_size();
+    if tokens > vocab_size {
+        let path = recipe.tokenizer.display();
+        bail!("{path}: expected a tokenizer of at most {vocab_size} ids, as model.vocab_size says, found {tokens}");
+    }
+    let schedule = Schedule::new(&recipe, |_| 0);
+    let order = Order::new(&recipe, &schedule)?;
+    let mut loader = Loader::new(&recipe, &order)?;
+    let options = options(&recipe, args.threads.unwrap_or(0));
+    say_size(&recipe, &options);
+    plan::fits(&recipe, &options, memory::of_this_machine())?;
+    let origin = Origin {
+        made_by: MADE_BY.to_owned(),
+        instruction_set: Isa::best().name().to_owned(),
+        threads: Pool::workers(options.threads),
+        tokenizer_sha256: tokenizer_hash(&source),
+        data: data(&order, &tokenizer_hash(&source))?,
+        allow_other_build: args.allow_other_build,
+    };
+    if let Some(parent) = parent {
+        let branched = parent.branch(&folder, &recipe, &schedule, &origin)?;
+        say(&format!("Branched after step {}.", branched.step));
+        branched
+            .changes
+            .iter()
+            .for_each(|change| say(&format!("  {}: {} → {}", change.key, change.before, change.after)));
+        branched.notes.iter().for_each(|note| say(&format!("note: {note}")));
+    }
+    let mut step = match &recipe.model.start {
+        Some(start) if !run::is_begun(&folder)? => CpuStep::from_checkpoint(&Checkpoint::open(start)?, &options)?,
+        _ => CpuStep::random(&recipe.model.config, recipe.seed, recipe.model.initial_deviation, &options)?,
+    };
+    let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
+    let stop = Arc::new(AtomicBool::new(false));
+    listen(Arc::clone(&stop))?;
+    let parts = Parts {
+        recipe: &recipe,
+        schedule: &schedule,
+        step: &mut step,
+        feed: &mut loader,
+        origin: &origin,
+        peak_flops_per_second: Some(peak),
+        stop: &stop,
+    };
+    let mut shown = Shown::new(&recipe, schedule.steps(), peak);
+    let end = run::run(&folder, parts, &mut |event| shown.tell(&event));
+    shown.clear();
+    match end? {
+        End::Finished => say(&format!("All {} steps are made.", schedule.steps())),
+        End::Stopped => say(&format!("Stopped. `dots train {}` goes on.", folder.display())),
+    }
+    Ok(())
+}
+
+/// What was asked for.
+struct Begun {
+    recipe: Recipe,
+    folder: PathBuf,
+    /// Of a branch.
+    parent: Option<Parent>,
+}
+
+fn begin(args: &TrainArgs) -> anyhow::Result<Begun> {
+    let out = || args.out.clone().ok_or_else(|| anyhow!("expected --out RUN, the folder of the new run, found none"));
+    if let Some(from) = &args.from {
+        let folder = out()?;
+        let parent = Parent::find(from)?;
+        let mut recipe = parent.recipe().clone();
+        set(&mut recipe, &args.set)?;
+        return Ok(Begun { recipe, folder, parent: Some(parent) });
+    }
+    let what = args.what.as_deref().unwrap_or(Path::new(""));
+    if what.is_dir() {
+        if args.out.is_some() {
+            bail!("{}: expected a recipe beside --out, found a folder; --from branches from a run", what.display());
+        }
+        if !args.set.is_empty() {
+            bail!("{}: expected a recipe beside --set, found a run; --from branches from it", what.display());
+        }
+        let recipe = Recipe::load(&what.join("recipe.toml"))?;
+        return Ok(Begun { recipe, folder: what.to_owned(), parent: None });
+    }
+    let mut recipe = Recipe::load(what)?;
+    set(&mut recipe, &args.set)?;
+    Ok(Begun { recipe, folder: out()?, parent: None })
+}
+
+fn set(recipe: &mut Recipe, changes: &[String]) -> anyhow::Result<()> {
+    for set in changes {
+        let (key, value) = set.split_once('=').ok_or_else(|| anyhow!("--set {set}: expected KEY=VALUE"))?;
+        recipe.set(key, value)?;
+    }
+    Ok(())
+}
+
+fn plan(args: &TrainArgs) -> anyhow::Result<()> {
+    let what = args.what.as_deref().unwrap_or(Path::new(""));
+    let path = if what.is_dir() { what.join("recipe.toml") } else { what.to_owned() };
+    let mut recipe = Recipe::load(&path)?;
+    set(&mut recipe, &args.set)?;
+    let given = Given { tokens_per_second: args.tokens_per_second, gpu_tflops: args.gpu_tflops };
+    plan::print(&recipe, &options(&recipe, args.threads.unwrap_or(0)), given)
+}
+
+fn options(recipe: &Recipe, threads: usize) -> Options {
+    let sequence_tokens = recipe.phases.iter().map(|phase| phase.sequence_tokens).max().unwrap_or(1);
+    Options {
+        precision: recipe.arithmetic.precision,
+        recompute: recipe.arithmetic.recompute,
+        micro_batch_tokens: sequence_tokens.max(recipe.arithmetic.micro_batch_tokens as usize),
+        sequence_tokens,
+        threads,
+        optimizer: recipe.optimizer,
+    }
+}
+
+fn say_size(recipe: &Recipe, options: &Options) {
+    let parameters = recipe.model.config.parameters();
+    say(&format!(
+        "{}: {} parameters, {} of them active; {} of memory",
+        recipe.name,
+        units::parameters(parameters.total),
+        units::parameters(parameters.active),
+        units::bytes(CpuStep::plan(&recipe.model.config, options).total_bytes()),
+    ));
+}
+
+/// By source its shards, each with its hash. Shards of another tokenizer are refused.
+fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
+    let mut data = Map::new();
+    for source in order.sources() {
+        let mut shards = Vec::new();
+        for shard in source.shards() {
+            let prefix = shard.prefix().display();
+            if let Some(manifest) = shard.manifest()
+                && manifest.tokenizer_sha256 != tokenizer
+            {
+                let found = &manifest.tokenizer_sha256;
+                bail!("{prefix}.json: tokenizer_sha256: expected {tokenizer}, the recipe's tokenizer, found {found}");
+            }
+            shards.push(json!({ "prefix": prefix.to_string(), "tokens": shard.tokens(), "sha256": shard.hash()? }));
+        }
+        data.insert(source.name().to_owned(), shards.into());
+    }
+    Ok(data)
+}
+
+/// Sets `stop` at the first Ctrl-C or request to terminate, and leaves at the second.
+fn listen(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
+    std::thread::spawn(move || {
+        runtime.block_on(signals::twice(|| {
+            stop.store(true, Relaxed);
+            say("Stopping after this step, with a checkpoint. Once more leaves at once.");
+        }));
+        std::process::exit(130);
+    });
+    Ok(())
+}
