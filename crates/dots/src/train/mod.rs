@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use dots_kernels::{Compute, Isa, measure::peak_ops_per_second, pool::Pool};
+use dots_kernels::{Compute, Isa, dot::has_bf16, measure::peak_ops_per_second, pool::Pool};
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
@@ -106,7 +106,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     plan::fits(&recipe, &options, memory::of_this_machine())?;
     let origin = Origin {
         made_by: MADE_BY.to_owned(),
-        instruction_set: Isa::best().name().to_owned(),
+        instruction_set: instruction_set(),
         threads: Pool::workers(options.threads),
         tokenizer_sha256: tokenizer_hash(&source),
         data: data(&order, &tokenizer_hash(&source))?,
@@ -218,6 +218,12 @@ fn say_size(recipe: &Recipe, options: &Options) {
         units::parameters(parameters.active),
         units::bytes(CpuStep::plan(&recipe.model.config, options).total_bytes()),
     ));
+}
+
+/// What this machine's products are computed with.
+fn instruction_set() -> String {
+    let isa = Isa::best();
+    format!("{}{}", isa.name(), if has_bf16(isa) { " and BF16" } else { "" })
 }
 
 /// By source its shards, each with its hash. Shards of another tokenizer are refused.

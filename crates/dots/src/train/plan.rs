@@ -27,8 +27,8 @@ const REPORT_HOURS_A_TRILLION: f64 = 130e3;
 const REPORT_SEQUENCE_TOKENS: usize = 8192;
 /// What of a GPU's peak that comes to, at 989 TFLOP/s; assumed of this machine where nothing was measured.
 const REPORT_SHARE: f64 = 0.2;
-/// The longest that measuring may take, in seconds, if it reaches a tenth of the peak.
-const MOST_SECONDS: f64 = 4.0;
+/// The longest that measuring may take, in seconds, if it reaches that share.
+const MOST_SECONDS: f64 = 8.0;
 /// Activations are what these parts of a plan hold.
 const ACTIVATIONS: [&str; 2] = ["residual stream before each layer", "activations kept for the backward pass"];
 
@@ -215,9 +215,12 @@ fn measured(recipe: &Recipe, options: &Options, fits: bool) -> anyhow::Result<Sp
     let config = &recipe.model.config;
     let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
     let phase = &recipe.phases[0];
-    let sequences = (options.micro_batch_tokens / phase.sequence_tokens).max(1);
+    let a_sequence = flops::of_token(config, phase.sequence_tokens) * phase.sequence_tokens as f64;
+    // Two rounds of a micro-batch, and what memory costs when it is touched for the first time.
+    let in_time = (MOST_SECONDS * REPORT_SHARE * peak / (3.0 * a_sequence)) as usize;
+    let sequences = (options.micro_batch_tokens / phase.sequence_tokens).max(1).min(in_time);
     let tokens = sequences * phase.sequence_tokens;
-    let a_batch = flops::of_token(config, phase.sequence_tokens) * tokens as f64;
+    let a_batch = a_sequence * sequences as f64;
     let kind = match options.precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
@@ -225,7 +228,7 @@ fn measured(recipe: &Recipe, options: &Options, fits: bool) -> anyhow::Result<Sp
     let of_peak = |rate: f64| {
         format!("{:.0} % of the {}FLOP/s in {kind} that it reached at most", 100.0 * rate / peak, brief(peak))
     };
-    if !fits || 3.0 * a_batch > MOST_SECONDS * 0.1 * peak {
+    if !fits || sequences == 0 {
         let rate = REPORT_SHARE * peak;
         return Ok(Speed::Flops(
             rate,

@@ -8,7 +8,7 @@ import { Plot } from "./plot.js";
 import { HeatMap, drawLegend } from "./heat.js";
 import { flops, lastOf } from "./cards.js";
 
-const percent = (value) => (value === null ? "–" : `${brief(value * 100)} %`);
+const percent = (value, digits = 3) => (value === null ? "–" : `${brief(value * 100, digits)} %`);
 
 /** Curves with one line a run: the title's words, the series, and how it is drawn. */
 const CURVES = [
@@ -68,7 +68,8 @@ export class Charts {
       ),
       log,
     );
-    this.#formula.replaceChildren(...runs.flatMap((run) => formula(run, runs.length > 1 ? `${run.name}: ` : "")));
+    const shares = runs.flatMap((run) => formula(run, runs.length > 1 ? `${run.name}: ` : ""));
+    this.#formula.replaceChildren(...(shares.length > 0 ? [say("formula"), " ", shares.join(" ")] : []));
     this.#showExperts(runs, parts);
   }
 
@@ -97,7 +98,7 @@ function shareOf(steps) {
 function formula(run, before) {
   const [done, peak] = [lastOf(run, "flops_per_second"), lastOf(run, "peak_flops_per_second")];
   if (done === null || !peak) return [];
-  return [`${before}${say("formula")} ${flops(done)} ÷ ${flops(peak)} = ${percent(done / peak)}. `];
+  return [`${before}${flops(done)} ÷ ${flops(peak)} = ${percent(done / peak)}.`];
 }
 
 /** A run's routers: curves with a line a layer, and heat maps. */

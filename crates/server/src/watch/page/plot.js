@@ -257,12 +257,16 @@ export class Plot extends Picture {
     const { soft, line } = inks();
     context.textAlign = "right";
     context.textBaseline = "middle";
-    for (const tick of this.y.ticks((this.floor - this.ceiling) / 40)) {
+    const ticks = this.y.ticks((this.floor - this.ceiling) / 40);
+    // As many digits as tell neighbours apart.
+    let digits = 3;
+    while (digits < 8 && new Set(ticks.map((tick) => format(tick, digits))).size < ticks.length) digits++;
+    for (const tick of ticks) {
       const place = Math.round(this.y.at(tick)) + 0.5;
       context.strokeStyle = line;
       stroke(context, [[this.x.start, place], [this.x.end, place]]);
       context.fillStyle = soft;
-      context.fillText(format(tick), this.x.start - 6, place);
+      context.fillText(format(tick, digits), this.x.start - 6, place);
     }
     this.drawX(context);
     this.drawMarks(context);
