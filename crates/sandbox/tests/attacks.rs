@@ -451,7 +451,7 @@ fn what_cannot_run_is_an_error_that_says_why() {
 fn where_walls_are_refused_nothing_runs() {
     // A process that may not use Landlock, as in a container whose profile does not allow it: from inside of the sandbox.
     let helper = fs::canonicalize(HELPER).unwrap();
-    let sandbox = Sandbox::new(Path::new(HELPER), &[helper.clone()]).unwrap();
+    let sandbox = Sandbox::new(Path::new(HELPER), std::slice::from_ref(&helper)).unwrap();
     let plan = r#"{"token":"t:","parent":PARENT,"argv":["/bin/echo","ran"],"scratch":"/usr","readable":[],"memory_bytes":100000000,"processor_seconds":1,"file_bytes":1}"#
         .replace("PARENT", &std::process::id().to_string());
     let argv = vec![helper.to_str().unwrap().to_owned(), "__sandbox".to_owned(), plan];
