@@ -20,5 +20,6 @@ mod share;
 pub mod step;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod verify;
 
 pub use data_error::DataError;
