@@ -316,3 +316,53 @@ fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("tokenizer.json: exists; --replace writes over it"), "{}", text(&output));
 }
+
+#[test]
+fn a_run_begun_by_one_layout_of_ranks_goes_on_with_another() {
+    let folder = prepared();
+    let exact = ["--set", "arithmetic.precision=f32"];
+    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let output = train(&[&["tiny.toml", "-o", "one"], &exact[..]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+
+    let ranks = ["--set", "ranks.data=2", "--set", "ranks.expert=2", "--set", "ranks.pipeline=2"];
+    let keep = ["--set", "checkpoints.keep_states=9"];
+    let output = train(&[&["tiny.toml", "-o", "shared"], &exact[..], &ranks[..], &keep[..]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    // As if it had died after ten steps.
+    let run = folder.path().join("shared");
+    for step in [15, 20, 25, 30] {
+        fs::remove_dir_all(run.join(format!("checkpoints/step-{step:06}-tokens-0000M"))).unwrap();
+    }
+    let kept = || fs::read_to_string(run.join("recipe.toml")).unwrap();
+    assert!(kept().contains("expert = 2"));
+
+    let output = train(&["shared", "--set", "phases.0.learning_rate.from=1"]);
+    assert!(!output.status.success() && text(&output).contains("expected keys of ranks"), "{}", text(&output));
+    let output = train(&["shared", "--set", "ranks.expert=3"]);
+    assert!(!output.status.success() && text(&output).contains("a divisor of the 8 experts"), "{}", text(&output));
+    let other = ["--set", "ranks.expert=1", "--set", "ranks.pipeline=1", "--set", "ranks.data=4"];
+    let output = train(&[&["shared"], &other[..]].concat());
+    assert!(output.status.success() && text(&output).contains("Going on from step-000010"), "{}", text(&output));
+    assert!(kept().contains("data = 4") && kept().contains("expert = 1"));
+
+    let one = folder.path().join("one");
+    let (found, want) = (losses(&run), losses(&one));
+    assert_eq!(found.len(), want.len());
+    for (found, want) in found.iter().zip(&want) {
+        let (found, want): (f64, f64) = (found.parse().unwrap(), want.parse().unwrap());
+        assert!((found / want - 1.0).abs() < 1e-4, "{found} {want}");
+    }
+    for file in ["config.json", "generation_config.json"] {
+        assert!(last(&run, file) == last(&one, file), "{file}");
+    }
+    // The same tensors in the same places.
+    for file in ["model.safetensors", "state/state.safetensors"] {
+        let header = |run: &Path| {
+            let bytes = last(run, file);
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            (bytes.len(), bytes[8..8 + length].to_vec())
+        };
+        assert!(header(&run) == header(&one), "{file}");
+    }
+}

@@ -208,7 +208,7 @@ fn a_number_that_is_not_finite_is_named_whichever_rank_holds_it_and_nothing_is_u
             model.forward_backward(&sequences.some(2..4)).unwrap();
             model.forward_backward(&sequences.some(4..5)).unwrap();
             let error = model.update().unwrap_err().to_string();
-            assert_eq!(error, format!("step: weight of {bad} is NaN"));
+            assert!(error.ends_with(&format!("weight of {bad} is NaN")), "{error}");
             assert!(exported(&mut model) == before && model.updates() == 0);
         }
     }

@@ -20,10 +20,12 @@ use dots_train::{
     checkpoint,
     cpu::{CpuStep, Options},
     order::Order,
+    ranks::RankedStep,
     recipe::Recipe,
     run::{self, End, Origin, Parent, Parts},
     schedule::Schedule,
     shards::tokenizer_hash,
+    step::Step,
 };
 use serde_json::{Map, Value, json};
 
@@ -35,6 +37,7 @@ Examples:
   dots train small.toml -o runs/small
   dots train small.toml -o runs/hot --set phases.0.learning_rate.from=1e-3
   dots train runs/small                goes on where it was left
+  dots train runs/small --set ranks.data=2     goes on, shared between two
   dots train runs/full.toml --plan     what it would take
   dots train --from runs/small@1200 -o runs/cool --set optimizer.clip=0.5
 
@@ -56,7 +59,8 @@ pub struct TrainArgs {
     /// Branch: a new run that goes on from another one's checkpoint, with its recipe and what --set changes
     #[arg(long, value_name = "RUN[@STEP]|CHECKPOINT", requires = "out")]
     pub from: Option<String>,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Of a run that is gone on with only the ranks change: they say how it
+    /// learns, and not what
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Threads; every core where not given. They change no number
@@ -86,10 +90,6 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         return plan(&args);
     }
     let Begun { recipe, folder, parent } = begin(&args)?;
-    let ranks = recipe.ranks;
-    if (ranks.data, ranks.expert, ranks.pipeline) != (1, 1, 1) {
-        bail!("ranks: expected 1 of each, found more; runs are not shared among ranks yet");
-    }
     let source = TokenizerSource::of_folder(&recipe.tokenizer)?;
     checkpoint::check_tokenizer(&recipe.tokenizer)?;
     let vocab_size = recipe.model.config.vocab_size;
@@ -102,7 +102,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let order = Order::new(&recipe, &schedule)?;
     let mut loader = Loader::new(&recipe, &order)?;
     let options = options(&recipe, args.threads.unwrap_or(0));
-    say_size(&recipe, &options);
+    say_size(&recipe, &options)?;
     plan::fits(&recipe, &options, memory::of_this_machine())?;
     let origin = Origin {
         made_by: MADE_BY.to_owned(),
@@ -121,17 +121,14 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
             .for_each(|change| say(&format!("  {}: {} → {}", change.key, change.before, change.after)));
         branched.notes.iter().for_each(|note| say(&format!("note: {note}")));
     }
-    let mut step = match &recipe.model.start {
-        Some(start) if !run::is_begun(&folder)? => CpuStep::from_checkpoint(&Checkpoint::open(start)?, &options)?,
-        _ => CpuStep::random(&recipe.model.config, recipe.seed, recipe.model.initial_deviation, &options)?,
-    };
+    let mut step = step(&recipe, &options, run::is_begun(&folder)?)?;
     let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
     let stop = Arc::new(AtomicBool::new(false));
     listen(Arc::clone(&stop))?;
     let parts = Parts {
         recipe: &recipe,
         schedule: &schedule,
-        step: &mut step,
+        step: step.as_mut(),
         feed: &mut loader,
         origin: &origin,
         peak_flops_per_second: Some(peak),
@@ -169,10 +166,14 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Begun> {
         if args.out.is_some() {
             bail!("{}: expected a recipe beside --out, found a folder; --from branches from a run", what.display());
         }
-        if !args.set.is_empty() {
-            bail!("{}: expected a recipe beside --set, found a run; --from branches from it", what.display());
+        if let Some(other) = args.set.iter().find(|set| !set.starts_with("ranks.")) {
+            let what = what.display();
+            bail!(
+                "{what}: --set {other}: expected keys of ranks, since what a run learns is settled; --from branches from it"
+            );
         }
-        let recipe = Recipe::load(&what.join("recipe.toml"))?;
+        let mut recipe = Recipe::load(&what.join("recipe.toml"))?;
+        set(&mut recipe, &args.set)?;
         return Ok(Begun { recipe, folder: what.to_owned(), parent: None });
     }
     let mut recipe = Recipe::load(what)?;
@@ -186,6 +187,18 @@ fn set(recipe: &mut Recipe, changes: &[String]) -> anyhow::Result<()> {
         recipe.set(key, value)?;
     }
     Ok(())
+}
+
+/// The run's step at its start, of one rank or of several. One that has begun takes its weights from a checkpoint of its own.
+fn step(recipe: &Recipe, options: &Options, is_begun: bool) -> anyhow::Result<Box<dyn Step>> {
+    let (ranks, seed, model) = (recipe.ranks, recipe.seed, &recipe.model);
+    let start = model.start.as_deref().filter(|_| !is_begun).map(Checkpoint::open).transpose()?;
+    Ok(match (start, plan::is_shared(recipe)) {
+        (Some(start), false) => Box::new(CpuStep::from_checkpoint(&start, options)?),
+        (None, false) => Box::new(CpuStep::random(&model.config, seed, model.initial_deviation, options)?),
+        (Some(start), true) => Box::new(RankedStep::from_checkpoint(&start, options, ranks)?),
+        (None, true) => Box::new(RankedStep::random(&model.config, seed, model.initial_deviation, options, ranks)?),
+    })
 }
 
 fn plan(args: &TrainArgs) -> anyhow::Result<()> {
@@ -209,15 +222,16 @@ fn options(recipe: &Recipe, threads: usize) -> Options {
     }
 }
 
-fn say_size(recipe: &Recipe, options: &Options) {
+fn say_size(recipe: &Recipe, options: &Options) -> anyhow::Result<()> {
     let parameters = recipe.model.config.parameters();
     say(&format!(
         "{}: {} parameters, {} of them active; {} of memory",
         recipe.name,
         units::parameters(parameters.total),
         units::parameters(parameters.active),
-        units::bytes(CpuStep::plan(&recipe.model.config, options).total_bytes()),
+        units::bytes(plan::of(recipe, options)?.total_bytes()),
     ));
+    Ok(())
 }
 
 /// What this machine's products are computed with.

@@ -11,6 +11,7 @@ use dots_model::Config;
 use dots_train::{
     cpu::{CpuStep, Options, Plan},
     flops,
+    ranks::RankedStep,
     recipe::{Length, Recipe, count},
     schedule::Schedule,
     step::{Dials, MicroBatch, Step, StepError, Totals},
@@ -90,11 +91,25 @@ pub fn print(recipe: &Recipe, options: &Options, given: Given) -> anyhow::Result
     fits
 }
 
+/// Whether the run is shared among ranks.
+pub fn is_shared(recipe: &Recipe) -> bool {
+    recipe.ranks.data > 1 || recipe.ranks.pipeline > 1
+}
+
+/// What the run takes of this machine, all of its ranks together.
+pub fn of(recipe: &Recipe, options: &Options) -> anyhow::Result<Plan> {
+    let config = &recipe.model.config;
+    Ok(match is_shared(recipe) {
+        true => RankedStep::plan(config, options, recipe.ranks)?,
+        false => CpuStep::plan(config, options),
+    })
+}
+
 /// Refuses a run that the machine has no memory for.
 pub fn fits(recipe: &Recipe, options: &Options, memory: Option<Memory>) -> anyhow::Result<()> {
-    let needed = CpuStep::plan(&recipe.model.config, options).total_bytes();
+    let needed = of(recipe, options)?.total_bytes();
     let Some(memory) = memory.filter(|memory| needed > memory.available_bytes) else { return Ok(()) };
-    let again = CpuStep::plan(&recipe.model.config, &Options { recompute: true, ..*options }).total_bytes();
+    let again = of(recipe, &Options { recompute: true, ..*options })?.total_bytes();
     let advice = match again <= memory.available_bytes {
         true => format!("arithmetic.recompute = true takes {}", units::bytes(again)),
         false => "a smaller arithmetic.micro_batch_tokens needs less, fewer layers or experts much less".to_owned(),

@@ -8,6 +8,18 @@ use super::{
 };
 
 pub fn write(recipe: &Recipe) -> String {
+    let mut text = write_without_ranks(recipe);
+    let ranks = recipe.ranks;
+    head(&mut text, "[ranks]");
+    line(&mut text, "data", ranks.data);
+    line(&mut text, "expert", ranks.expert);
+    line(&mut text, "pipeline", ranks.pipeline);
+    line(&mut text, "interleave", ranks.interleave);
+    text
+}
+
+/// All but the ranks.
+pub fn write_without_ranks(recipe: &Recipe) -> String {
     let mut text = String::new();
     top(&mut text, recipe);
     model(&mut text, recipe);
@@ -96,12 +108,6 @@ fn settings(text: &mut String, recipe: &Recipe) {
     line(text, "deviations", number(recipe.spike.deviations));
     line(text, "nats", number(recipe.spike.nats));
     line(text, "window", recipe.spike.window);
-
-    head(text, "[ranks]");
-    line(text, "data", recipe.ranks.data);
-    line(text, "expert", recipe.ranks.expert);
-    line(text, "pipeline", recipe.ranks.pipeline);
-    line(text, "interleave", recipe.ranks.interleave);
 }
 
 fn phase(text: &mut String, phase: &Phase) {

@@ -1,7 +1,7 @@
 //! A run as data: the model, its sources, its phases and their dials, read from a TOML file.
 //!
 //! What a recipe leaves out has the default of the dots.llm1 report where it states one. [`Recipe::canonical`] writes everything
-//! out, so that a kept recipe does not depend on defaults; [`Recipe::hash`] is of that form. Paths are relative to the folder that
+//! out, so that a kept recipe does not depend on defaults; [`Recipe::hash`] is of that form, without the ranks. Paths are relative to the folder that
 //! the program runs in, as on a command line: recipes travel, data do not.
 
 use std::{
@@ -208,10 +208,11 @@ impl Recipe {
         canonical::write(self)
     }
 
-    /// SHA-256 of the canonical form, in hexadecimal.
+    /// SHA-256 of what is learnt, in hexadecimal: of the canonical form without its ranks, which say how it is and may change while a run
+    /// lasts.
     pub fn hash(&self) -> String {
         use sha2::{Digest, Sha256};
-        hex(&Sha256::digest(self.canonical()))
+        hex(&Sha256::digest(canonical::write_without_ranks(self)))
     }
 
     fn read(written: Table, path: PathBuf) -> Result<Self, RecipeError> {

@@ -130,6 +130,10 @@ fn set_changes_what_follows_from_it_too() {
     assert_eq!(recipe.tokenizer, Path::new("other/folder"));
     assert_eq!(recipe.phases[0].length, Length::Tokens(41_000_000));
     assert_ne!(recipe.hash(), before);
+    // Ranks are how a run learns, and not what.
+    let (before, text) = (recipe.hash(), recipe.canonical());
+    recipe.set("ranks.data", "2").unwrap();
+    assert!(recipe.hash() == before && recipe.canonical() != text);
 }
 
 #[test]

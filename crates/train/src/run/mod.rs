@@ -39,7 +39,7 @@ use self::{
 use crate::{
     checkpoint::{self, About, CheckpointError, Name},
     flops,
-    recipe::{Recipe, Spike},
+    recipe::{Ranks, Recipe, Spike},
     schedule::{Position, Schedule},
     step::{MicroBatch, Step, StepReport, Totals},
 };
@@ -174,7 +174,12 @@ pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> 
             running.line(&json!({ "step": made, "checkpoint": whole.name.to_string() }))?;
         }
         let threads = running.parts.origin.threads;
-        running.line(&json!({ "step": made, "resumed": { "time": now(), "host": host(), "threads": threads } }))?;
+        // Other ranks round otherwise: whoever wonders at a digit finds out when they changed.
+        let Ranks { data, expert, pipeline, interleave } = running.parts.recipe.ranks;
+        let ranks = json!({ "data": data, "expert": expert, "pipeline": pipeline, "interleave": interleave });
+        running.line(
+            &json!({ "step": made, "resumed": { "time": now(), "host": host(), "threads": threads, "ranks": ranks } }),
+        )?;
     }
     running.go_on(made)
 }
@@ -184,20 +189,25 @@ pub fn is_begun(folder: &Path) -> Result<bool, RunError> {
     Ok(!checkpoint::steps(&folder.join("checkpoints"))?.is_empty())
 }
 
-/// A run's recipe is what it was started with: writes it, or holds the given one to it.
+/// A run's recipe is what it was started with: writes it, or holds the given one to it. Ranks are how and not what: those that are given
+/// replace those that were.
 fn keep_recipe(folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
     let path = folder.join("recipe.toml");
     let io = |source| RunError::Io { path: path.clone(), source };
     let text = recipe.canonical();
     match fs::read_to_string(&path) {
+        Ok(kept) if kept == text => return Ok(()),
         Ok(kept) => {
             // One that an earlier version wrote may say less, and mean the same.
             let (expected, found) = (Recipe::parse(&kept, &path)?.hash(), recipe.hash());
-            if expected == found { Ok(()) } else { Err(RunError::OtherRun { path, expected, found }) }
+            if expected != found {
+                return Err(RunError::OtherRun { path, expected, found });
+            }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_aside(&path, text.as_bytes()),
-        Err(error) => Err(io(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
     }
+    write_aside(&path, text.as_bytes())
 }
 
 /// Writes a small file whole: under another name, on the disk, and renamed.
