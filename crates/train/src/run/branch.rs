@@ -133,7 +133,7 @@ impl Parent {
     fn check(&self, changes: &[Change], schedule: &Schedule) -> Result<(), RunError> {
         // The first of them is the one that was set; the shape's ratios may have changed others after it.
         let of = |dial: &&str| changes.iter().find(|change| change.key.strip_prefix("model.") == Some(*dial));
-        if let Some(Change { key, before, after }) = SHAPES.iter().find_map(|dial| of(&dial)) {
+        if let Some(Change { key, before, after }) = SHAPES.iter().find_map(of) {
             let expected = format!("{before}, as the weights and moments of the parent have it");
             return Err(self.wrong(key, expected, after.clone()));
         }
