@@ -20,8 +20,9 @@ Examples:
   dots tokenize books.jsonl web.jsonl -o data/en --tokenizer ./dots.llm1.base
   dots tokenize ko.jsonl -o data/ko --tokenizer ./tokenizer --end '<|endoftext|>'
 
-Each line of the input is a JSON object with a text. Written are OUT.bin and
-OUT.idx in Megatron's format, and OUT.json, which says what they were made of.";
+Each line of the input is a JSON object with a text; .gz and .zst are unpacked.
+Written are OUT.bin and OUT.idx in Megatron's format, and OUT.json, which says
+what they were made of.";
 
 #[derive(Debug, Args)]
 pub struct TokenizeArgs {

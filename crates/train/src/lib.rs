@@ -6,6 +6,7 @@
 pub mod batches;
 pub mod checkpoint;
 pub mod comm;
+mod compressed;
 pub mod cpu;
 mod data_error;
 pub mod flops;

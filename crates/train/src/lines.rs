@@ -1,51 +1,29 @@
 //! JSON lines of files that may hold anything.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read},
     path::Path,
 };
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::{
-    DataError,
-    shards::{Input, hex},
-};
+use crate::{DataError, compressed::Compressed, shards::Input};
 
 /// Longest line: a book has a few MB.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// The lines of one file.
+/// The lines of one file, which gzip or zstd may have packed.
 pub(crate) struct Lines<'a> {
     path: &'a Path,
-    reader: BufReader<Hashed>,
+    reader: BufReader<Compressed>,
     number: u64,
-}
-
-/// A file whose bytes are hashed as they are read.
-struct Hashed {
-    file: File,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl Read for Hashed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.bytes += read as u64;
-        Ok(read)
-    }
 }
 
 impl<'a> Lines<'a> {
     /// Opens the file.
     pub fn open(path: &'a Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io(path))?;
-        let hashed = Hashed { file, hasher: Sha256::new(), bytes: 0 };
-        Ok(Self { path, reader: BufReader::with_capacity(1 << 20, hashed), number: 0 })
+        let file = Compressed::open(path).map_err(DataError::io(path))?;
+        Ok(Self { path, reader: BufReader::with_capacity(1 << 20, file), number: 0 })
     }
 
     /// The file.
@@ -60,7 +38,7 @@ impl<'a> Lines<'a> {
 
     /// Bytes of the file that were read.
     pub fn bytes(&self) -> u64 {
-        self.reader.get_ref().bytes
+        self.reader.get_ref().bytes_read()
     }
 
     /// The next line that is not blank, into `line`; its length with its end, 0 where the file ends. Blank lines are passed over.
@@ -85,8 +63,8 @@ impl<'a> Lines<'a> {
 
     /// What was read, once all was.
     pub fn input(self) -> Input {
-        let Hashed { hasher, bytes, .. } = self.reader.into_inner();
-        Input { path: self.path.display().to_string(), bytes, sha256: hex(&hasher.finalize()) }
+        let file = self.reader.get_ref();
+        Input { path: self.path.display().to_string(), bytes: file.bytes_read(), sha256: file.sha256() }
     }
 }
 

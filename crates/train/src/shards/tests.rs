@@ -94,3 +94,34 @@ fn an_index_that_lies_or_is_cut_short_is_named() {
     let error = open(b"MMIDIDX", &bin).unwrap_err();
     assert!(error.contains("header: expected 34 bytes, found 7 bytes"), "{error}");
 }
+
+#[test]
+fn shards_that_numpy_wrote_are_read() {
+    let documents: [(&str, usize, &[&[u32]]); 2] = [
+        ("u16", 65_500, &[&[1, 2, 3], &[], &[65_499, 0], &[7]]),
+        ("i32", 152_064, &[&[1, 2, 3], &[151_642, 151_643], &[65_535, 65_536, 70_000, 0]]),
+    ];
+    for (name, vocab_size, want) in documents {
+        let prefix = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/megatron").join(name);
+        let shard = Shard::open(&prefix).unwrap();
+        assert_eq!((shard.documents(), shard.id_type().bytes()), (want.len(), if name == "u16" { 2 } else { 4 }));
+        for (nth, want) in want.iter().enumerate() {
+            let mut ids = Vec::new();
+            shard.read(nth, 0..shard.document_tokens(nth), vocab_size, &mut ids).unwrap();
+            assert_eq!(ids, *want, "{name} {nth}");
+        }
+        if name == "u16" {
+            // Vocabularies of 65,500 ids are written in four bytes.
+            continue;
+        }
+        // What is written of the same documents has the same bytes.
+        let folder = tempfile::tempdir().unwrap();
+        let mut written = ShardWriter::create(&folder.path().join(name), vocab_size, false).unwrap();
+        want.iter().for_each(|document| written.add(document).unwrap());
+        written.finish(Manifest::default()).unwrap();
+        for ending in ["bin", "idx"] {
+            let bytes = |prefix: &Path| fs::read(path_of(prefix, ending)).unwrap();
+            assert!(bytes(&prefix) == bytes(&folder.path().join(name)), "{name}.{ending}");
+        }
+    }
+}
