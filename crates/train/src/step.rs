@@ -7,7 +7,7 @@ use std::io;
 pub struct MicroBatch<'a> {
     /// Positions of a sequence.
     pub sequence_tokens: usize,
-    /// `(sequences, sequence_tokens)`
+    /// `(sequences, sequence_tokens)`. A sequence may end in padding, [`NO_TOKEN`], which counts in nothing: no loss, no load, no gradient.
     pub tokens: &'a [u32],
     /// `(sequences, sequence_tokens)`: the first position of its sequence that each position attends to: its document's
     /// first under `attention = "document"`, 0 under `"sequence"`. Positions for RoPE count from the sequence's start.
@@ -18,6 +18,9 @@ pub struct MicroBatch<'a> {
 
 /// Stands in [`MicroBatch::targets`] where nothing is to be predicted.
 pub const NO_TARGET: u32 = u32::MAX;
+
+/// Stands in [`MicroBatch::tokens`] where a sequence is filled up. Nothing but padding follows it.
+pub const NO_TOKEN: u32 = u32::MAX;
 
 /// What a whole step holds, over all of its micro-batches and ranks: losses are divided by these, never averaged over
 /// micro-batches' means.
@@ -60,7 +63,7 @@ pub struct StepReport {
 pub struct RouterReport {
     /// The layer.
     pub layer: usize,
-    /// `(experts)`: tokens routed to each.
+    /// `(experts)`: tokens routed to each, padding left out.
     pub loads: Vec<u64>,
     /// `(experts)`: balancing biases after the step.
     pub biases: Vec<f32>,

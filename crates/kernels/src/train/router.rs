@@ -21,6 +21,8 @@ pub struct Router<'a> {
     pub bias: &'a [f32],
     /// Positions of a sequence.
     pub sequence_tokens: usize,
+    /// `(sequences)`: how many of them are no padding, at least one; the rest, at the end, has no part in the balance.
+    pub filled: &'a [u32],
 }
 
 /// What the forward pass of a router leaves.
@@ -32,11 +34,11 @@ pub struct Routed<'a> {
     pub chosen: &'a mut [u32],
     /// `(rows, top_k)`: their weights.
     pub weights: &'a mut [f32],
-    /// `(sequences, experts)`: `experts / (top_k · sequence_tokens)` times the positions whose `top_k` largest scores, without bias,
+    /// `(sequences, experts)`: `experts / (top_k · filled)` times the positions whose `top_k` largest scores, without bias,
     /// have the expert among them.
     pub fractions: &'a mut [f32],
-    /// `(rows)`: the row's share of the balance loss, `Σ fraction · score / Σ score`. A sequence's loss is its rows' mean
-    /// (DeepSeek-V3, equations 17 to 20).
+    /// `(rows)`: the row's share of the balance loss, `Σ fraction · score / Σ score`; nothing on padding. A sequence's loss is its rows'
+    /// mean, padding left out (DeepSeek-V3, equations 17 to 20).
     pub balance: &'a mut [f32],
     /// `(rows)`: entropy, in nats, of the scores divided by their sum.
     pub entropy: &'a mut [f32],
@@ -66,18 +68,23 @@ pub fn router_forward(compute: &Compute, router: &Router<'_>, routed: &mut Route
             weigh(router, scores, chosen, weights);
         }
     });
-    let share = experts as f32 / (top_k * sequence_tokens) as f32;
     let sequences = largest.chunks(sequence_tokens * top_k).zip(routed.fractions.chunks_exact_mut(experts));
-    for (largest, fractions) in sequences {
+    for ((largest, fractions), &filled) in sequences.zip(router.filled) {
+        let chosen = top_k * filled as usize;
+        let share = experts as f32 / chosen as f32;
         fractions.fill(0.0);
         // Counts are exact in f32 up to 2^24 positions of a sequence.
-        largest.iter().for_each(|expert| fractions[*expert as usize] += 1.0);
+        largest[..chosen].iter().for_each(|expert| fractions[*expert as usize] += 1.0);
         fractions.iter_mut().for_each(|count| *count *= share);
     }
     let (scores, fractions) = (&*routed.scores, &*routed.fractions);
     for_each(compute, Cut::new(&mut *routed.balance, BLOCK_ROWS), |index, balance| {
         for (row, balance) in balance.iter_mut().enumerate() {
             let row = index * BLOCK_ROWS + row;
+            if is_padding(router, row) {
+                *balance = 0.0;
+                continue;
+            }
             let fractions = &fractions[row / sequence_tokens * experts..][..experts];
             let (along, sum) = share_of(compute.isa(), &scores[row * experts..][..experts], fractions);
             *balance = along / sum;
@@ -86,7 +93,8 @@ pub fn router_forward(compute: &Compute, router: &Router<'_>, routed: &mut Route
 }
 
 /// The logits' gradient, written over `d_logits: (rows, experts)`: of the weights, whose gradient is `d_weights: (rows, top_k)`, and of the balance
-/// loss, which a row's share enters with the factor `balance_scale`.
+/// loss, which a row's share enters with the factor `balance_scale`, more where a part of its sequence is padding: `sequence_tokens / filled`
+/// times as much.
 pub fn router_backward(
     compute: &Compute,
     router: &Router<'_>,
@@ -102,7 +110,9 @@ pub fn router_backward(
             let scores = &routed.scores[row * experts..][..experts];
             let fractions = &routed.fractions[row / sequence_tokens * experts..][..experts];
             let (chosen, d_weights) = (&routed.chosen[row * top_k..][..top_k], &d_weights[row * top_k..][..top_k]);
-            balance_backward(compute.isa(), scores, fractions, balance_scale, d_logits);
+            let filled = router.filled[row / sequence_tokens] as f32;
+            let longer = if is_padding(router, row) { 0.0 } else { sequence_tokens as f32 / filled };
+            balance_backward(compute.isa(), scores, fractions, balance_scale * longer, d_logits);
             let sum = if normalise { sum_of(scores, chosen) } else { 1.0 };
             let along = if normalise {
                 chosen.iter().zip(d_weights).map(|(expert, d)| scores[*expert as usize] * d).sum::<f32>() / sum
@@ -115,6 +125,10 @@ pub fn router_backward(
             through_sigmoid(compute.isa(), scores, d_logits);
         }
     });
+}
+
+fn is_padding(router: &Router<'_>, row: usize) -> bool {
+    (row % router.sequence_tokens) as u32 >= router.filled[row / router.sequence_tokens]
 }
 
 /// The indices of the `chosen.len()` largest `scores + bias`, largest first, ties to the lower index; a NaN is never larger than
@@ -223,6 +237,9 @@ mod tests {
     const TOP_K: usize = 3;
     const SEQUENCE: usize = 5;
     const ROWS: usize = 4 * SEQUENCE;
+    /// The second sequence ends in padding.
+    const FILLED: [u32; 4] = [SEQUENCE as u32, 3, SEQUENCE as u32, SEQUENCE as u32];
+    const PADDING: std::ops::Range<usize> = SEQUENCE + 3..2 * SEQUENCE;
 
     struct Buffers {
         scores: Vec<f32>,
@@ -258,7 +275,15 @@ mod tests {
     }
 
     fn router(bias: &[f32], normalise: bool) -> Router<'_> {
-        Router { experts: EXPERTS, top_k: TOP_K, normalise, scale: 2.5, bias, sequence_tokens: SEQUENCE }
+        Router {
+            experts: EXPERTS,
+            top_k: TOP_K,
+            normalise,
+            scale: 2.5,
+            bias,
+            sequence_tokens: SEQUENCE,
+            filled: &FILLED,
+        }
     }
 
     #[test]
@@ -295,7 +320,9 @@ mod tests {
         let mut got = Buffers::new(&[0.0; ROWS * EXPERTS]);
         router_forward(&Compute::new(1, 0), &router(&[0.0; EXPERTS], true), &mut got.routed(), &mut [0; ROWS * TOP_K]);
         assert!(got.entropy.iter().all(|entropy| (entropy - (EXPERTS as f32).ln()).abs() < 1e-5));
-        assert!(got.balance.iter().all(|share| (share - 1.0).abs() < 1e-5));
+        for (row, share) in got.balance.iter().enumerate() {
+            assert!((share - if PADDING.contains(&row) { 0.0 } else { 1.0 }).abs() < 1e-5, "{row}: {share}");
+        }
     }
 
     #[test]
@@ -320,6 +347,11 @@ mod tests {
                         let along: f64 = chosen.iter().zip(&d_weights[row * TOP_K..]).map(weighted).sum();
                         let fractions = &got.fractions[row / SEQUENCE * EXPERTS..][..EXPERTS];
                         let share: f64 = scores.iter().zip(fractions).map(|(s, f)| s * f64::from(*f)).sum();
+                        let share = match row / SEQUENCE {
+                            _ if PADDING.contains(&row) => 0.0,
+                            1 => share * SEQUENCE as f64 / 3.0,
+                            _ => share,
+                        };
                         along / divisor * 2.5 + f64::from(balance_scale) * share / scores.iter().sum::<f64>()
                     };
                     (0..ROWS).map(row).sum()

@@ -3,7 +3,22 @@
 use dots_model::Config;
 
 use super::Options;
-use crate::step::{MicroBatch, NO_TARGET, StepError, Totals};
+use crate::step::{MicroBatch, NO_TARGET, NO_TOKEN, StepError, Totals};
+
+/// Positions of a sequence before its padding.
+fn filled(sequence: &[u32]) -> usize {
+    sequence.iter().position(|token| *token == NO_TOKEN).unwrap_or(sequence.len())
+}
+
+/// `(sequences)`: positions of each before its padding.
+pub(crate) fn filled_of_each(batch: &MicroBatch<'_>) -> Vec<u32> {
+    batch.tokens.chunks_exact(batch.sequence_tokens.max(1)).map(|tokens| filled(tokens) as u32).collect()
+}
+
+/// Ids for those who know none of padding: it is computed as any token is, and counts nowhere.
+pub(crate) fn ids(tokens: &[u32]) -> Vec<u32> {
+    tokens.iter().map(|&id| if id == NO_TOKEN { 0 } else { id }).collect()
+}
 
 /// Holds `batch` to the contract of [`MicroBatch`] and to the memory that was planned. Returns its sequences.
 pub(crate) fn check(batch: &MicroBatch<'_>, config: &Config, options: &Options) -> Result<usize, StepError> {
@@ -26,7 +41,26 @@ pub(crate) fn check(batch: &MicroBatch<'_>, config: &Config, options: &Options) 
     }
     let vocab = config.vocab_size;
     let place = |at: usize| format!("sequence {}, position {}", at / length, at % length);
-    if let Some(at) = tokens.iter().position(|token| *token as usize >= vocab) {
+    for (sequence, tokens) in tokens.chunks_exact(length).enumerate() {
+        let filled = filled(tokens);
+        if filled == 0 {
+            return wrong(
+                "tokens",
+                "a token in each sequence".to_owned(),
+                format!("padding alone in sequence {sequence}"),
+            );
+        }
+        let first = sequence * length;
+        if let Some(past) = (filled..length).find(|&at| tokens[at] != NO_TOKEN) {
+            let found = format!("{} at {}", tokens[past], place(first + past));
+            return wrong("tokens", "nothing behind padding".to_owned(), found);
+        }
+        if let Some(past) = (filled..length).find(|&at| targets[first + at] != NO_TARGET) {
+            let found = format!("{} at {}", targets[first + past], place(first + past));
+            return wrong("targets", "none on padding".to_owned(), found);
+        }
+    }
+    if let Some(at) = tokens.iter().position(|token| *token != NO_TOKEN && *token as usize >= vocab) {
         return wrong("tokens", format!("ids below {vocab}"), format!("{} at {}", tokens[at], place(at)));
     }
     if let Some(at) = targets.iter().position(|token| *token != NO_TARGET && *token as usize >= vocab) {

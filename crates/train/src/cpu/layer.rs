@@ -30,6 +30,8 @@ pub(super) struct Pass<'a> {
     pub(super) sequence_tokens: usize,
     /// `(rows)`
     pub(super) attend_from: &'a [u32],
+    /// `(sequences)`: positions before a sequence's padding.
+    pub(super) filled: &'a [u32],
     /// What a row's share of the balance loss is multiplied with in the whole loss.
     pub(super) balance_scale: f32,
     /// Whether gradients of weights are added to what is there, or written over it.
@@ -68,7 +70,7 @@ impl Pass<'_> {
         }
     }
 
-    fn router<'a>(&self, bias: &'a [f32]) -> Router<'a> {
+    fn router<'a>(&'a self, bias: &'a [f32]) -> Router<'a> {
         Router {
             experts: self.config.n_routed_experts,
             top_k: self.config.num_experts_per_tok,
@@ -76,6 +78,7 @@ impl Pass<'_> {
             scale: self.config.routed_scaling_factor,
             bias,
             sequence_tokens: self.sequence_tokens,
+            filled: self.filled,
         }
     }
 

@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{memory::Plan, parameters::Parameter};
 use crate::recipe::Optimizer;
-use crate::step::{Dials, MicroBatch, StateTensor, Step, StepError, StepReport, TakeState, Totals};
+use crate::step::{Dials, MicroBatch, NO_TOKEN, StateTensor, Step, StepError, StepReport, TakeState, Totals};
 
 /// How a [`CpuStep`] computes, and how much it may be given.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -191,7 +191,7 @@ impl Step for CpuStep {
         let (loss, targets, sequence_loss) = self.run(batch, Some(step))?;
         step.sequences += sequences as u64;
         step.targets += targets;
-        step.tokens += batch.tokens.len() as u64;
+        step.tokens += batch.tokens.iter().filter(|token| **token != NO_TOKEN).count() as u64;
         step.loss += loss;
         step.sequence_loss += sequence_loss;
         self.step = Some(step);

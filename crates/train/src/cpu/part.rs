@@ -9,6 +9,7 @@ use dots_kernels::{
 use dots_model::{Config, Error};
 
 use super::{
+    batch,
     Options,
     buffers::{Kept, Scratch},
     head::Learning,
@@ -20,7 +21,7 @@ use super::{
     update,
 };
 use crate::comm::Comm;
-use crate::step::{Dials, MicroBatch, RouterReport, StepError, Totals};
+use crate::step::{Dials, MicroBatch, NO_TOKEN, RouterReport, StepError, Totals};
 
 /// The layers and experts of a [`Share`], their optimizer, and the scratch to compute them in.
 #[derive(Debug)]
@@ -176,10 +177,10 @@ impl Part {
     pub(crate) fn embed(&self, tokens: &[u32], x: &mut [f32]) {
         let Parameters { rooms, weights, .. } = &self.parameters;
         let hidden = self.config.hidden_size;
-        embedding_forward(&self.compute, rooms.ends(&weights[..]).embedding, hidden, tokens, x);
+        embedding_forward(&self.compute, rooms.ends(&weights[..]).embedding, hidden, &batch::ids(tokens), x);
     }
 
-    /// From the first stream of `activations` to its last, through `layers`; `way` leads to the ranks that share their experts. Returns the sum of the rows' shares of the balance loss.
+    /// From the first stream of `activations` to its last, through `layers`; `way` leads to the ranks that share their experts. Returns the sum of the rows' shares of the balance loss, those of a sequence with padding as if it were as long as the others.
     pub(crate) fn forward(
         &mut self,
         layers: Range<usize>,
@@ -189,7 +190,8 @@ impl Part {
         activations: &mut Activations,
     ) -> Result<f64, StepError> {
         let Self { config, options, compute, rope, parameters, scratch, again, loads, entropies, .. } = self;
-        let pass = Pass { way, ..pass(config, options, compute, rope, batch, learn) };
+        let filled = batch::filled_of_each(batch);
+        let pass = Pass { way, ..pass(config, options, compute, rope, batch, &filled, learn) };
         let Parameters { rooms, weights, biases, .. } = parameters;
         let (n, experts) = (batch.tokens.len() * config.hidden_size, config.n_routed_experts);
         let mut balance = 0.0;
@@ -201,12 +203,22 @@ impl Part {
             pass.forward(&held, bias_of(config, biases, layer), x, kept, scratch, out)?;
             let Some(moe) = layer.checked_sub(config.first_k_dense_replace) else { continue };
             let (routing, rows) = (&kept.routing, batch.tokens.len());
-            balance += routing.balance[..rows].iter().map(|share| f64::from(*share)).sum::<f64>();
+            // Of a sequence with padding, the mean is of what is none.
+            let longer = |row: usize| batch.sequence_tokens as f64 / f64::from(filled[row / batch.sequence_tokens]);
+            balance += (0..rows).map(|row| f64::from(routing.balance[row]) * longer(row)).sum::<f64>();
             if learn.is_some() {
                 for (load, ends) in loads[moe * experts..].iter_mut().zip(routing.starts.windows(2)) {
                     *load += (ends[1] - ends[0]) as u64;
                 }
-                entropies[moe] += routing.entropy[..rows].iter().map(|entropy| f64::from(*entropy)).sum::<f64>();
+                let top_k = config.num_experts_per_tok;
+                for (row, entropy) in routing.entropy[..rows].iter().enumerate() {
+                    if batch.tokens[row] == NO_TOKEN {
+                        let chosen = &routing.chosen[row * top_k..][..top_k];
+                        chosen.iter().for_each(|expert| loads[moe * experts + *expert as usize] -= 1);
+                    } else {
+                        entropies[moe] += f64::from(*entropy);
+                    }
+                }
             }
         }
         Ok(balance)
@@ -216,7 +228,8 @@ impl Part {
     /// something is learnt, [`Part::d_x`] becomes the gradient of `x`.
     pub(crate) fn head(&mut self, batch: &MicroBatch<'_>, learn: Option<Learn>, x: &[f32]) -> (f64, u64) {
         let Self { config, options, compute, rope, parameters, scratch, .. } = self;
-        let pass = pass(config, options, compute, rope, batch, learn);
+        let filled = batch::filled_of_each(batch);
+        let pass = pass(config, options, compute, rope, batch, &filled, learn);
         let Parameters { rooms, weights, gradients, .. } = parameters;
         let learning = learn.map(|learn| Learning {
             gradients: rooms.ends(&mut gradients[..]),
@@ -255,7 +268,8 @@ impl Part {
         is_fresh: bool,
     ) -> Result<(), StepError> {
         let Self { config, options, compute, rope, parameters, scratch, again, .. } = self;
-        let pass = Pass { way, ..pass(config, options, compute, rope, batch, Some(learn)) };
+        let filled = batch::filled_of_each(batch);
+        let pass = Pass { way, ..pass(config, options, compute, rope, batch, &filled, Some(learn)) };
         let Parameters { rooms, weights, gradients, biases, .. } = parameters;
         let n = batch.tokens.len() * config.hidden_size;
         for (nth, layer) in layers.clone().enumerate().rev() {
@@ -287,7 +301,7 @@ impl Part {
             table.fill(0.0);
         }
         let hidden = config.hidden_size;
-        embedding_backward(compute, &scratch.d_x.exact[..tokens.len() * hidden], hidden, tokens, table);
+        embedding_backward(compute, &scratch.d_x.exact[..tokens.len() * hidden], hidden, &batch::ids(tokens), table);
     }
 
     /// The first tensor with a weight that is not finite, and where it comes among those of all parts.
@@ -336,6 +350,7 @@ fn pass<'a>(
     compute: &'a Compute,
     rope: &'a RopeTable,
     batch: &MicroBatch<'a>,
+    filled: &'a [u32],
     learn: Option<Learn>,
 ) -> Pass<'a> {
     Pass {
@@ -345,6 +360,7 @@ fn pass<'a>(
         rope,
         sequence_tokens: batch.sequence_tokens,
         attend_from: batch.attend_from,
+        filled,
         balance_scale: learn.map_or(0.0, |learn| {
             let rows = learn.totals.sequences as f64 * batch.sequence_tokens as f64;
             (learn.dials.sequence_loss / rows) as f32

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::step::{MicroBatch, StepError};
+use crate::step::{MicroBatch, NO_TOKEN, StepError};
 
 /// Sequences of one length, one after the other.
 #[derive(Debug, Default)]
@@ -20,6 +20,11 @@ impl Sequences {
 
     pub(super) fn sequence_tokens(&self) -> usize {
         self.sequence_tokens
+    }
+
+    /// Tokens of all, padding left out.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens.iter().filter(|token| **token != NO_TOKEN).count() as u64
     }
 
     pub(super) fn clear(&mut self) {

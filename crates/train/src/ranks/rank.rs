@@ -121,8 +121,7 @@ impl Rank {
         for (way, row) in [&ways.data, &ways.replicas].into_iter().zip(part.weight_rows_mut()) {
             gather(way, row)?;
         }
-        let tokens = sequences.count() * sequences.sequence_tokens();
-        let routers = part.balance(&self.pieces, dials.bias_rate, tokens as u64);
+        let routers = part.balance(&self.pieces, dials.bias_rate, sequences.tokens());
         Ok(Done { seen, gradient_norm, weight_squares, routers })
     }
 
