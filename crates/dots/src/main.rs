@@ -14,6 +14,7 @@ mod load;
 mod log;
 mod memory;
 mod open_files;
+mod order;
 mod pack;
 mod plan;
 mod published;

@@ -18,12 +18,19 @@ fn text(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
-/// A folder with a shard and a recipe of 30 steps.
+/// A folder with a shard, chats, and a recipe of 20 steps of one and 10 of the other.
 fn prepared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let lines: String =
         (0..300).map(|nth| format!("{{\"text\": \"{nth} small steps for a model, {}\"}}\n", nth * nth)).collect();
     fs::write(folder.path().join("in.jsonl"), lines).unwrap();
+    let chat = |nth: usize| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{nth}?\"}}, {{\"role\": \"assistant\", \"content\": \"{}\"}}]}}\n",
+            nth * nth
+        )
+    };
+    fs::write(folder.path().join("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
     let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(output.status.success() && text(&output).contains("data/a: 300 documents, "), "{}", text(&output));
     let recipe = format!(
@@ -41,13 +48,23 @@ context = 64
 path = "{TOKENIZER}"
 [sources.a]
 shards = ["data/a"]
+[sources.chats]
+chats = ["chats.jsonl"]
 [[phases]]
 name = "stable"
-tokens = 3840
+tokens = 2560
 sequence_tokens = 32
 batch_tokens = 128
 learning_rate = 1e-2
 mixture = {{ a = 1.0 }}
+[[phases]]
+name = "chat"
+kind = "sft"
+tokens = 1280
+sequence_tokens = 32
+batch_tokens = 128
+learning_rate = {{ from = 5e-3, to = 1e-3, shape = "cosine" }}
+mixture = {{ chats = 1.0 }}
 [checkpoints]
 every_tokens = 640
 "#
@@ -302,12 +319,15 @@ fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
     );
     assert!(output.status.success(), "{}", text(&output));
     let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
-    let recipe =
-        recipe.replace(TOKENIZER, "learnt").replace("data/a", "data/l").replace("tokens = 3840", "tokens = 256");
+    let recipe = recipe
+        .replace(TOKENIZER, "learnt")
+        .replace("data/a", "data/l")
+        .replace("tokens = 2560", "tokens = 256")
+        .replace("tokens = 1280", "tokens = 256");
     fs::write(folder.path().join("learnt.toml"), recipe).unwrap();
     let output = dots(folder.path(), &["train", "learnt.toml", "-o", "run"]);
     assert!(output.status.success(), "{}", text(&output));
-    let released = folder.path().join("run/checkpoints/step-000002-tokens-0000M");
+    let released = folder.path().join("run/checkpoints/step-000004-tokens-0000M");
     let read = |name: &str| fs::read_to_string(released.join(name)).unwrap();
     assert!(read("config.json").contains("\"eos_token_id\": [\n    273,\n    279\n  ]"), "{}", read("config.json"));
     assert!(read("tokenizer_config.json").contains("<|userprompt|>"));
@@ -365,4 +385,36 @@ fn a_run_begun_by_one_layout_of_ranks_goes_on_with_another() {
         };
         assert!(header(&run) == header(&one), "{file}");
     }
+}
+
+#[test]
+fn a_step_says_what_it_sees_and_a_document_who_saw_it() {
+    let folder = prepared();
+    let lines = |args: &[&str]| -> Vec<serde_json::Value> {
+        let output = dots(folder.path(), &[&["train", "order", "tiny.toml", "--json", "--text"], args].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let first = lines(&["--step", "1"]);
+    assert_eq!(first.iter().map(|line| line["tokens"].as_u64().unwrap()).sum::<u64>(), 128);
+    let piece = first.iter().find(|line| line["offset"] == 0).unwrap();
+    let document = piece["document"].as_u64().unwrap();
+    assert!((&piece["source"], &piece["phase"], &piece["epoch"]) == (&"a".into(), &"stable".into(), &0.into()));
+    assert!(piece["text"].as_str().unwrap().starts_with(&format!("{document} ")), "{piece}");
+    assert!(lines(&["--document", &format!("a:0:{document}")]).contains(piece));
+    let last = &lines(&["--step", "30"])[0];
+    assert!(last["text"].as_str().unwrap().starts_with("<|userprompt|>"), "{last}");
+    assert!(lines(&["--document", &format!("chats:0:{}", last["document"])]).contains(last));
+
+    for (args, expected) in [
+        (["--step", "31"], "--step: expected 1 to 30, found 31"),
+        (["--step", "0"], "--step: expected 1 to 30, found 0"),
+        (["--document", "a:0:300"], "a:0:300: expected a document that the run sees, found none; sources are a, chats"),
+        (["--document", "a:0"], "expected SOURCE:SHARD:DOCUMENT"),
+    ] {
+        let output = dots(folder.path(), &[&["train", "order", "tiny.toml"], &args[..]].concat());
+        assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
+    }
+    let output = dots(folder.path(), &["train", "order", "tiny.toml", "--step", "1"]);
+    assert!(text(&output).starts_with("step 1  sequence 0  epoch 0  a:0:"), "{}", text(&output));
 }

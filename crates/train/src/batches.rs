@@ -8,7 +8,7 @@ use crate::{
     recipe::{Attention, Kind, Phase, Recipe},
     run::{Feed, Sequences},
     schedule::Position,
-    step::{NO_TARGET, Totals},
+    step::{NO_TARGET, NO_TOKEN, Totals},
 };
 
 /// Reads a recipe's sequences.
@@ -20,18 +20,16 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of `recipe`'s phases, which must all be of pretraining.
+    /// A loader of `recipe`'s phases in their `order`. That of another recipe is refused.
     pub fn new(recipe: &'a Recipe, order: &'a Order) -> Result<Self, DataError> {
-        for phase in &recipe.phases {
-            if phase.kind != Kind::Pretrain || phase.utk.is_some() {
-                let name = &phase.name;
-                return Err(DataError::Refused(format!("phase {name}: fine-tuning and UtK are not read yet")));
-            }
+        if order.phases() != recipe.phases.len() {
+            let (expected, found) = (recipe.phases.len(), order.phases());
+            return Err(DataError::Refused(format!("order: expected one of {expected} phases, found {found}")));
         }
         Ok(Self { recipe, order, vocab_size: recipe.model.config.vocab_size })
     }
 
-    /// Appends one sequence made of `pieces`, in the order that they lie in it.
+    /// Appends one sequence made of `pieces` of documents, in the order that they lie in it.
     ///
     /// A position's target is the next token of its document, also where that lies past the sequence's end; a document's last token
     /// has none.
@@ -55,9 +53,36 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Sequences cut into micro-batches of the recipe's size.
+    /// Appends one sequence made of the chats `pieces`, and padding behind them.
+    ///
+    /// A position's target is the next token of its chat where that is part of an answer.
+    fn append_chats(&self, pieces: &[Piece], phase: &Phase, to: &mut Sequences) {
+        let first = to.tokens.len();
+        for piece in pieces {
+            let chats = &self.order.chats()[piece.source];
+            let Some(chat) = chats.find(piece.shard, piece.document) else { continue };
+            let begin = to.tokens.len();
+            for (id, is_learnt) in chats.ids(chat, piece.tokens as usize) {
+                if to.tokens.len() > begin {
+                    to.targets.push(if is_learnt { id } else { NO_TARGET });
+                }
+                to.tokens.push(id);
+            }
+            to.targets.push(NO_TARGET);
+            let sees = if phase.attention == Attention::Document { begin - first } else { 0 };
+            to.attend_from.resize(to.tokens.len(), sees as u32);
+        }
+        // Padding sees itself alone.
+        let (filled, end) = (to.tokens.len() - first, first + phase.sequence_tokens);
+        to.tokens.resize(end, NO_TOKEN);
+        to.targets.resize(end, NO_TARGET);
+        to.attend_from.resize(end, filled as u32);
+    }
+
+    /// Sequences of documents or chats cut into micro-batches of the recipe's size.
     fn micro_batches(
         &self,
+        kind: Kind,
         phase: &Phase,
         sequences: impl Iterator<Item = Vec<Piece>>,
     ) -> Result<Vec<Sequences>, DataError> {
@@ -69,7 +94,10 @@ impl<'a> Loader<'a> {
                 batches.push(Sequences { sequence_tokens, ..Sequences::default() });
             }
             if let Some(last) = batches.last_mut() {
-                self.append(&pieces, phase.attention, last)?;
+                match kind {
+                    Kind::Pretrain => self.append(&pieces, phase.attention, last)?,
+                    Kind::Sft => self.append_chats(&pieces, phase, last),
+                }
             }
         }
         Ok(batches)
@@ -82,7 +110,7 @@ impl Feed for Loader<'_> {
         let first = at.tokens_in_phase / phase.sequence_tokens as u64;
         let sequences = at.batch_tokens / phase.sequence_tokens as u64;
         let samples = (first..first + sequences).map(|index| self.order.sample(at.phase, index));
-        let batches = self.micro_batches(phase, samples)?;
+        let batches = self.micro_batches(phase.kind, phase, samples)?;
         let targets = batches.iter().flat_map(|batch| &batch.targets).filter(|target| **target != NO_TARGET).count();
         Ok((Totals { targets: targets as u64, sequences }, batches))
     }
@@ -114,7 +142,7 @@ impl Feed for Loader<'_> {
             }
             all.push(sequence);
         }
-        Ok(self.micro_batches(phase, all.into_iter())?)
+        Ok(self.micro_batches(Kind::Pretrain, phase, all.into_iter())?)
     }
 }
 

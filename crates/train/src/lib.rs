@@ -4,6 +4,7 @@
 //! CPU, a group of ranks or a card can stand, and ranks meet each other at [`comm::Comm`].
 
 pub mod batches;
+pub mod chats;
 pub mod checkpoint;
 pub mod comm;
 mod compressed;

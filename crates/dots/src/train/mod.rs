@@ -12,25 +12,24 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use dots_kernels::{Compute, Isa, dot::has_bf16, measure::peak_ops_per_second, pool::Pool};
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
     checkpoint,
     cpu::{CpuStep, Options},
-    order::Order,
+    order::{self, Order},
     ranks::RankedStep,
     recipe::Recipe,
     run::{self, End, Origin, Parent, Parts},
-    schedule::Schedule,
     shards::tokenizer_hash,
     step::Step,
 };
 use serde_json::{Map, Value, json};
 
 use self::{plan::Given, shown::Shown};
-use crate::{flags::threads, memory, signals, terminal::say, units};
+use crate::{flags::threads, memory, order as shown_order, signals, terminal::say, units};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +48,10 @@ to the same numbers. `dots watch RUN` shows it in the browser.";
 const MADE_BY: &str = concat!("dots ", env!("CARGO_PKG_VERSION"), " (", env!("DOTS_BUILD"), ")");
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TrainArgs {
+    #[command(subcommand)]
+    pub command: Option<TrainCommand>,
     /// A recipe to start a run of, or a run's folder to go on with
     #[arg(value_name = "RECIPE.toml|RUN", required_unless_present = "from", conflicts_with = "from")]
     pub what: Option<PathBuf>,
@@ -85,7 +87,17 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Show which documents or chats a step of a recipe or a run sees, or which steps see one
+    #[command(after_help = shown_order::EXAMPLES)]
+    Order(shown_order::OrderArgs),
+}
+
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    if let Some(TrainCommand::Order(args)) = &args.command {
+        return shown_order::run(args);
+    }
     if args.plan {
         return plan(&args);
     }
@@ -98,8 +110,10 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         let path = recipe.tokenizer.display();
         bail!("{path}: expected a tokenizer of at most {vocab_size} ids, as model.vocab_size says, found {tokens}");
     }
-    let schedule = Schedule::new(&recipe, |_| 0);
-    let order = Order::new(&recipe, &schedule)?;
+    let (schedule, order) = order::open(&recipe, args.threads.unwrap_or(0))?;
+    for (phase, source, chats, cut, left_out) in order.shortened().filter(|(.., cut, left_out)| cut + left_out > 0) {
+        say(&format!("{phase}: of the {chats} chats of {source}, {cut} are cut to a sequence, {left_out} left out"));
+    }
     let mut loader = Loader::new(&recipe, &order)?;
     let options = options(&recipe, args.threads.unwrap_or(0));
     say_size(&recipe, &options)?;
@@ -240,7 +254,7 @@ fn instruction_set() -> String {
     format!("{}{}", isa.name(), if has_bf16(isa) { " and BF16" } else { "" })
 }
 
-/// By source its shards, each with its hash. Shards of another tokenizer are refused.
+/// By source its shards or files of chats, each with its hash. Shards of another tokenizer are refused.
 fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
     let mut data = Map::new();
     for source in order.sources() {
@@ -256,6 +270,10 @@ fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
             shards.push(json!({ "prefix": prefix.to_string(), "tokens": shard.tokens(), "sha256": shard.hash()? }));
         }
         data.insert(source.name().to_owned(), shards.into());
+    }
+    for chats in order.chats() {
+        let files = chats.files().iter().map(|file| json!({ "path": file.path, "sha256": file.sha256 }));
+        data.insert(chats.name().to_owned(), files.collect());
     }
     Ok(data)
 }

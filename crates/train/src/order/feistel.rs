@@ -33,6 +33,27 @@ impl Permutation {
         }
     }
 
+    /// What goes to `at`, below the size.
+    pub fn index_of(&self, at: u64) -> u64 {
+        debug_assert!(at < self.size);
+        let mut index = at;
+        loop {
+            index = self.network_back(index);
+            if index < self.size {
+                return index;
+            }
+        }
+    }
+
+    fn network_back(&self, at: u64) -> u64 {
+        let mask = (1 << self.half) - 1;
+        let (mut left, mut right) = (at >> self.half, at & mask);
+        for round in (0..ROUNDS).rev() {
+            (left, right) = (right ^ (mix(left ^ mix(self.key.wrapping_add(round))) & mask), left);
+        }
+        left << self.half | right
+    }
+
     fn network(&self, index: u64) -> u64 {
         let mask = (1 << self.half) - 1;
         let (mut left, mut right) = (index >> self.half, index & mask);
@@ -64,6 +85,7 @@ mod tests {
                 for index in 0..size {
                     let at = permutation.at(index) as usize;
                     assert!(!std::mem::replace(&mut seen[at], true), "{size} {key}: {at} twice");
+                    assert_eq!(permutation.index_of(at as u64), index);
                 }
             }
         }

@@ -71,3 +71,119 @@ fn a_source_of_no_tokens_is_refused() {
     let error = Documents::open("a", 7, &prefixes).unwrap_err().to_string();
     assert_eq!(error, "source a: expected at least one token, found none in its shards");
 }
+
+/// A recipe of two sources, the second of one long document, and two phases.
+fn recipe(folder: &Path) -> Recipe {
+    documents(folder, "a", [&[3, 50, 5, 1, 0], &[7, 18, 2, 2]]);
+    documents(folder, "b", [&[600], &[40; 9]]);
+    let shards = |name: &str| {
+        let paths = [0, 1].map(|nth| format!("{:?}", folder.join(format!("{name}{nth}")).display().to_string()));
+        format!("shards = [{}]", paths.join(", "))
+    };
+    let text = format!(
+        r#"
+name = "x"
+[model]
+preset = "dots"
+layers = 2
+width = 32
+experts = 8
+expert_width = 16
+vocab_size = 100
+context = 64
+[tokenizer]
+path = "t"
+[sources.a]
+{}
+[sources.b]
+{}
+[checkpoints]
+every_tokens = 1000
+[[phases]]
+name = "p"
+tokens = 1600
+sequence_tokens = 8
+batch_tokens = [{{ from = 0, tokens = 24 }}, {{ from = 600, tokens = 40 }}]
+learning_rate = 1e-2
+mixture = {{ a = 0.3, b = 0.7 }}
+[[phases]]
+name = "long"
+tokens = 800
+sequence_tokens = 32
+batch_tokens = 64
+learning_rate = 1e-2
+utk = {{ chunks = 3 }}
+mixture = {{ a = 1.0, b = 1.0 }}
+"#,
+        shards("a"),
+        shards("b"),
+    );
+    Recipe::parse(&text, Path::new("x.toml")).unwrap()
+}
+
+#[test]
+fn a_document_is_found_in_every_sequence_that_holds_it_and_in_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path());
+    let (schedule, order) = open(&recipe, 1).unwrap();
+    let mut want: HashMap<(usize, usize, usize), Vec<Seen>> = HashMap::new();
+    for phase in 0..2 {
+        for sequence in 0..schedule.tokens_of(phase) / recipe.phases[phase].sequence_tokens as u64 {
+            for piece in order.sample(phase, sequence) {
+                let seen = Seen { phase, sequence, epoch: piece.epoch };
+                want.entry((piece.source, piece.shard, piece.document)).or_default().push(seen);
+            }
+        }
+    }
+    for (source, documents) in order.sources().iter().enumerate() {
+        for (shard, of) in documents.shards().iter().enumerate() {
+            for document in 0..of.documents() {
+                let mut want = want.remove(&(source, shard, document)).unwrap_or_default();
+                want.sort_unstable();
+                want.dedup();
+                assert_eq!(order.seen(documents.name(), shard, document), want, "{source} {shard} {document}");
+            }
+        }
+    }
+    assert!(want.is_empty() && order.seen("a", 2, 0).is_empty() && order.seen("a", 0, 5).is_empty());
+}
+
+/// Source, epoch, shard and number of a document.
+type Place = (usize, u64, usize, usize);
+
+#[test]
+fn every_token_is_seen_as_often_as_the_row_says_and_parts_of_a_document_not_in_one_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path());
+    let (schedule, order) = open(&recipe, 1).unwrap();
+    let mut seen: HashMap<(Place, u64), u32> = HashMap::new();
+    for step in 0..schedule.steps() {
+        let at = schedule.at(step).unwrap();
+        let tokens = recipe.phases[at.phase].sequence_tokens as u64;
+        let mut parts: HashMap<Place, Vec<(u64, u64)>> = HashMap::new();
+        for sequence in at.tokens_in_phase / tokens..(at.tokens_in_phase + at.batch_tokens) / tokens {
+            let pieces = order.sample(at.phase, sequence);
+            assert_eq!(pieces.iter().map(|piece| piece.tokens).sum::<u64>(), tokens);
+            for Piece { source, epoch, shard, document, offset, tokens, .. } in pieces {
+                for token in offset..offset + tokens {
+                    *seen.entry(((source, epoch, shard, document), token)).or_default() += 1;
+                }
+                parts.entry((source, epoch, shard, document)).or_default().push((sequence, offset));
+            }
+        }
+        if at.phase == 0 {
+            // The long document has 75 parts; without care, those of a batch would follow each other.
+            for (_, mut parts) in parts {
+                parts.sort_unstable_by_key(|(_, offset)| *offset);
+                let follow = |both: &[(u64, u64)]| both[0].0 != both[1].0 && both[1].1 - both[0].1 <= tokens;
+                assert!(!parts.windows(2).any(follow), "step {step}: {parts:?}");
+            }
+        }
+    }
+    // Nothing is seen twice in an epoch, and the first epochs are seen whole.
+    assert!(seen.values().all(|count| *count == 1));
+    for (source, documents) in order.sources().iter().enumerate() {
+        let first = seen.keys().filter(|((of, epoch, ..), _)| (*of, *epoch) == (source, 0)).count() as u64;
+        assert_eq!(first, documents.tokens());
+    }
+}
