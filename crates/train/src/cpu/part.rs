@@ -9,8 +9,7 @@ use dots_kernels::{
 use dots_model::{Config, Error};
 
 use super::{
-    batch,
-    Options,
+    Options, batch,
     buffers::{Kept, Scratch},
     head::Learning,
     layer::Pass,
