@@ -39,6 +39,8 @@ use cli::{Cli, Command};
 use load::NoModel;
 
 fn main() -> ExitCode {
+    // Before there is a second thread: a process that was started to confine itself never comes back from here.
+    dots_sandbox::enter();
     let cli = match cli::parse(std::env::args_os()) {
         Ok(Some(cli)) => cli,
         Ok(None) => return ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ mod lines;
 pub mod order;
 pub mod ranks;
 pub mod recipe;
+pub mod rejection;
 pub mod run;
 pub mod schedule;
 pub mod shards;

@@ -31,6 +31,11 @@ impl<'a> Lines<'a> {
         self.path
     }
 
+    /// The line that was read last, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The place of the line that was read last.
     pub fn place(&self) -> String {
         format!("line {}", self.number)

@@ -1,6 +1,7 @@
 //! `dots train`: a recipe's run, started or gone on with.
 
 mod plan;
+mod sample;
 mod shown;
 
 use std::{
@@ -38,6 +39,7 @@ Examples:
   dots train runs/small                goes on where it was left
   dots train runs/small --set ranks.data=2     goes on, shared between two
   dots train runs/full.toml --plan     what it would take
+  dots train sample MODEL problems.jsonl -o kept.jsonl
   dots train --from runs/small@1200 -o runs/cool --set optimizer.clip=0.5
 
 Ctrl-C ends the step under way, writes a checkpoint and leaves; a second one
@@ -92,11 +94,16 @@ pub enum TrainCommand {
     /// Show which documents or chats a step of a recipe or a run sees, or which steps see one
     #[command(after_help = shown_order::EXAMPLES)]
     Order(shown_order::OrderArgs),
+    /// Sample a model's answers to problems and keep those that are right, to learn from
+    #[command(after_help = sample::EXAMPLES)]
+    Sample(Box<sample::SampleArgs>),
 }
 
-pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    if let Some(TrainCommand::Order(args)) = &args.command {
-        return shown_order::run(args);
+pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
+    match args.command.take() {
+        Some(TrainCommand::Order(args)) => return shown_order::run(&args),
+        Some(TrainCommand::Sample(args)) => return sample::run(*args),
+        None => {}
     }
     if args.plan {
         return plan(&args);
@@ -138,7 +145,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let mut step = step(&recipe, &options, run::is_begun(&folder)?)?;
     let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
     let stop = Arc::new(AtomicBool::new(false));
-    listen(Arc::clone(&stop))?;
+    listen(Arc::clone(&stop), "Stopping after this step, with a checkpoint. Once more leaves at once.")?;
     let parts = Parts {
         recipe: &recipe,
         schedule: &schedule,
@@ -278,8 +285,8 @@ fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
     Ok(data)
 }
 
-/// Sets `stop` at the first Ctrl-C or request to terminate, and leaves at the second.
-fn listen(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+/// Sets `stop` at the first Ctrl-C or request to terminate, saying so, and leaves at the second.
+fn listen(stop: Arc<AtomicBool>, said: &'static str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -287,7 +294,7 @@ fn listen(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     std::thread::spawn(move || {
         runtime.block_on(signals::twice(|| {
             stop.store(true, Relaxed);
-            say("Stopping after this step, with a checkpoint. Once more leaves at once.");
+            say(said);
         }));
         std::process::exit(130);
     });

@@ -1,0 +1,215 @@
+//! `dots train sample`: answers of a model to problems, of which those that the verifiers accept are kept to learn from.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use dots_engine::Request;
+use dots_model::executor::{Arithmetic, CacheType};
+use dots_sandbox::Python;
+use dots_train::{
+    rejection::{self, End, EngineModel, Problems, Progress, Report, Settings, Work},
+    verify::{Verdict, Verifier, code},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::listen;
+use crate::{
+    flags::{count, engine::EngineArgs, sampling::SamplingArgs},
+    load::{self, Users},
+    terminal::say,
+    units,
+};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  dots train sample runs/small/checkpoints/step-001000-tokens-0004M sums.jsonl -o kept.jsonl
+  dots train sample MODEL programs.jsonl -o kept.jsonl --samples 16 --temperature 0.8 --max-tokens 1024
+
+A problem is a line {\"messages\": [...], \"answer\": \"42\"} or {\"messages\": [...],
+\"tests\": [...]}, with tests in Python (\"assert f(1) == 2\") or as runs
+({\"input\": \"1\\n\", \"output\": \"2\\n\"}). Programs run in a sandbox: without network,
+in bounded time and memory. kept.jsonl has a chat a line, as fine-tuning reads it;
+beside it lie kept.samples.jsonl, every answer with its verdict, and
+kept.report.json. Stopped or killed, the same command goes on.";
+
+/// Between two lines where there is no terminal.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The engine refuses nothing: problems under way are bounded here.
+const MAX_QUEUE: usize = 1 << 30;
+
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// Folder, GGUF file or hub name
+    pub model: String,
+    /// Problems, a line of JSON each
+    #[arg(value_name = "PROBLEMS.jsonl")]
+    pub problems: PathBuf,
+    /// The chats that are kept
+    #[arg(short, long, value_name = "OUT.jsonl")]
+    pub out: PathBuf,
+    /// Answers to each problem
+    #[arg(long, value_name = "N", default_value = "8", value_parser = samples)]
+    pub samples: usize,
+    /// Most answers to a problem that are kept
+    #[arg(long, value_name = "N", default_value = "4", value_parser = count)]
+    pub keep: usize,
+    /// Answers sampled at once
+    #[arg(long, value_name = "N", default_value = "32", value_parser = samples)]
+    pub concurrency: usize,
+    /// The Python that runs programs [default: python3]
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// What one run of a program may take
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = count)]
+    pub test_seconds: usize,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// As many as an engine may hold at once.
+fn samples(text: &str) -> Result<usize, String> {
+    count(text).ok().filter(|&number| number <= 1024).ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
+}
+
+pub fn run(args: SampleArgs) -> anyhow::Result<()> {
+    // Before the model is loaded, which takes longer than to find a line mistyped.
+    let problems = Problems::read(&args.problems)?;
+    let verifier = Verifier {
+        python: problems.have_tests().then(|| Python::new(args.python.as_deref(), None)).transpose()?,
+        limits: code::limits(Duration::from_secs(args.test_seconds as u64)),
+    };
+    let checkpoint = load::open(Some(&args.model))?;
+    let mut sampling = args.sampling.over(&checkpoint.generation);
+    if sampling.temperature == 0.0 && args.samples > 1 {
+        bail!("--temperature: expected above 0, for {} answers that are not one, found 0", args.samples);
+    }
+    sampling.seed = None;
+    let arithmetic = Arithmetic::from(args.engine.arithmetic);
+    let cache_type = args.engine.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
+    let key = checkpoint.cache_key(arithmetic, cache_type, dots_kernels::Isa::best().name());
+    let identity = json!({
+        "model": key.map(|byte| format!("{byte:02x}")).concat(),
+        "sampling": format!("{sampling:?}"),
+        "breakers": args.sampling.dry_sequence_breaker,
+        "max_tokens": args.sampling.max_tokens,
+        "stop": args.sampling.stop,
+    });
+    let template = load::template(&checkpoint)?;
+    let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
+    let running = load::start(checkpoint, &args.engine, users)?;
+    sampling.dry.breakers = args.sampling.breakers(&running.tokenizer);
+    let model = EngineModel {
+        engine: running.engine,
+        tokenizer: running.tokenizer,
+        template,
+        context: running.max_model_len,
+        request: Request { sampling, stop: args.sampling.stop.clone(), ..Request::default() },
+        max_tokens: args.sampling.max_tokens.unwrap_or(usize::MAX),
+    };
+    let settings = Settings {
+        samples: args.samples,
+        keep: args.keep,
+        seed: args.sampling.seed.unwrap_or(0),
+        // One more than fill the engine, which works on while answers are judged.
+        workers: args.concurrency.div_ceil(args.samples) + 1,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
+    let mut shown = Shown::new(problems.list.len());
+    let work = Work { problems: &problems, model: &model, verifier: &verifier, settings, identity: &identity };
+    let end = rejection::sample(work, &args.out, &stop, &mut |progress| shown.tell(progress));
+    shown.clear();
+    match end? {
+        End::Finished(report) => Ok(print(&report, &args.out)?),
+        End::Stopped(progress) => {
+            say(&format!(
+                "Stopped at {} of {} problems. The same command goes on.",
+                progress.problems,
+                problems.list.len()
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// What came of it, for people: the rates, and problems by how many of their answers were right.
+fn print(report: &Report, out: &std::path::Path) -> io::Result<()> {
+    const WIDTH: usize = 40;
+    let mut stderr = io::stderr().lock();
+    let all = report.problems * report.samples_of_each;
+    writeln!(
+        stderr,
+        "{} of {all} answers accepted ({:.1} %), {} of {} problems solved, {} answers kept in {}",
+        report.accepted,
+        100.0 * report.accept_rate,
+        report.solved,
+        report.problems,
+        report.kept,
+        out.display()
+    )?;
+    let verdicts = Verdict::ALL.iter().filter_map(|verdict| Some((verdict, report.verdicts.get(verdict)?)));
+    let verdicts: Vec<String> = verdicts.map(|(verdict, count)| format!("{} {count}", verdict.name())).collect();
+    writeln!(stderr, "{}", verdicts.join(", "))?;
+    writeln!(stderr, "Problems by answers accepted:")?;
+    // At most so many lines: several counts share one where there are more.
+    let step = report.histogram.len().div_ceil(17);
+    let bins: Vec<usize> = report.histogram.chunks(step).map(|chunk| chunk.iter().sum()).collect();
+    let most = bins.iter().copied().max().unwrap_or(0).max(1);
+    for (nth, &count) in bins.iter().enumerate() {
+        let (first, last) = (nth * step, ((nth + 1) * step - 1).min(report.samples_of_each));
+        let name = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        writeln!(stderr, "{name:>9}  {:WIDTH$}  {count}", "#".repeat((count * WIDTH).div_ceil(most)))?;
+    }
+    Ok(())
+}
+
+/// What is seen of it while it runs.
+struct Shown {
+    bar: Option<ProgressBar>,
+    total: usize,
+    before: Option<Progress>,
+    start: Instant,
+    said: Instant,
+}
+
+impl Shown {
+    fn new(total: usize) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:20} {human_pos} of {human_len} problems  {msg}  {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64).with_style(style)
+        });
+        let now = Instant::now();
+        Self { bar, total, before: None, start: now, said: now }
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        let before = *self.before.get_or_insert(progress);
+        let share = 100.0 * progress.accepted as f64 / progress.samples.max(1) as f64;
+        let line = format!("{share:.1} % accepted");
+        if let Some(bar) = &self.bar {
+            bar.set_position(progress.problems as u64);
+            bar.set_message(line);
+        } else if self.said.elapsed() >= PAUSE {
+            self.said = Instant::now();
+            let rate = (progress.problems - before.problems) as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
+            say(&format!("{} of {} problems  {line}  {rate:.1} problems/s", progress.problems, self.total));
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        say(&format!("sampling took {}", units::seconds(self.start.elapsed())));
+    }
+}
