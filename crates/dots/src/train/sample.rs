@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use dots_engine::Request;
 use dots_model::executor::{Arithmetic, CacheType};
@@ -96,16 +96,20 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let arithmetic = Arithmetic::from(args.engine.arithmetic);
     let cache_type = args.engine.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
     let key = checkpoint.cache_key(arithmetic, cache_type, dots_kernels::Isa::best().name());
-    let identity = json!({
-        "model": key.map(|byte| format!("{byte:02x}")).concat(),
-        "sampling": format!("{sampling:?}"),
-        "breakers": args.sampling.dry_sequence_breaker,
-        "max_tokens": args.sampling.max_tokens,
-        "stop": args.sampling.stop,
-    });
+    // Before the breakers, which are known by their flags.
+    let sampled = format!("{sampling:?}");
     let template = load::template(&checkpoint)?;
     let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
     let running = load::start(checkpoint, &args.engine, users)?;
+    let identity = json!({
+        "model": key.map(|byte| format!("{byte:02x}")).concat(),
+        "sampling": sampled,
+        "breakers": args.sampling.dry_sequence_breaker,
+        "max_tokens": args.sampling.max_tokens,
+        "stop": args.sampling.stop,
+        "context": running.max_model_len,
+        "test_seconds": args.test_seconds,
+    });
     sampling.dry.breakers = args.sampling.breakers(&running.tokenizer);
     let model = EngineModel {
         engine: running.engine,
