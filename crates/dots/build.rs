@@ -9,9 +9,10 @@ fn main() {
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
         println!("cargo:rerun-if-changed={log}");
     }
-    // Sources that no repository knows are a release's.
-    let build = git(&["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(|| "release".to_owned());
-    println!("cargo:rustc-env=DOTS_BUILD={build}");
+    // Sources that no repository knows are a release's, which its version names.
+    if let Some(build) = git(&["describe", "--always", "--dirty", "--abbrev=12"]) {
+        println!("cargo:rustc-env=DOTS_BUILD={build}");
+    }
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -47,7 +47,9 @@ leaves at once. Killed at any moment, a run goes on from its last checkpoint
 to the same numbers. `dots watch RUN` shows it in the browser.";
 
 /// This program, as runs note it.
-const MADE_BY: &str = concat!("dots ", env!("CARGO_PKG_VERSION"), " (", env!("DOTS_BUILD"), ")");
+fn made_by() -> String {
+    format!("dots {} ({})", env!("CARGO_PKG_VERSION"), option_env!("DOTS_BUILD").unwrap_or("release"))
+}
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -126,7 +128,7 @@ pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
     say_size(&recipe, &options)?;
     plan::fits(&recipe, &options, memory::of_this_machine())?;
     let origin = Origin {
-        made_by: MADE_BY.to_owned(),
+        made_by: made_by(),
         instruction_set: instruction_set(),
         threads: Pool::workers(options.threads),
         tokenizer_sha256: tokenizer_hash(&source),
