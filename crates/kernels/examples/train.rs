@@ -8,7 +8,7 @@ use std::time::Instant;
 use dots_kernels::{
     Compute,
     measure::Machine,
-    train::{Precision, Product, View, attention, products},
+    train::{Data, Precision, Product, View, attention, products, round_to_bf16},
 };
 
 struct Bench {
@@ -111,30 +111,31 @@ impl Bench {
     fn attention(&self, name: &str, sequences: usize, sequence_tokens: usize, heads: usize, head_dim: usize) {
         let attend_from = vec![0; sequences * sequence_tokens];
         let len = attend_from.len() * heads * head_dim;
-        let (q, k, v, d_out) = (noise(len), noise(len), noise(len), noise(len));
+        let exact = [0; 4].map(|_| noise(len));
+        let rounded = exact.each_ref().map(|x| {
+            let mut rounded = vec![0; len];
+            round_to_bf16(&self.compute, x, &mut rounded);
+            rounded
+        });
+        // As a step has them: rounded where they are made.
+        let [q, k, v, d_out] = match self.precision {
+            Precision::F32 => exact.each_ref().map(|x| Data::F32(x)),
+            Precision::Bf16 => rounded.each_ref().map(|x| Data::Bf16(x)),
+        };
+        let (mut means, mut halves) = (vec![0.0; attend_from.len() * heads], vec![0; len]);
         let (mut out, mut lse) = (vec![0.0; len], vec![0.0; attend_from.len() * heads]);
         let (mut dq, mut dk, mut dv) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
         let shape = attention::Shape { sequence_tokens, heads, kv_heads: heads, head_dim, attend_from: &attend_from };
         let pairs = sequences * sequence_tokens * (sequence_tokens + 1) / 2;
         let product = 2.0 * (pairs * heads * head_dim) as f64;
         self.report(&format!("{name}: attention forward"), 2.0 * product, || {
-            attention::forward(&self.compute, self.precision, &shape, &q, &k, &v, &mut out, &mut lse);
+            attention::forward(&self.compute, self.precision, &shape, [q, k, v], &mut out, &mut lse);
         });
         self.report(&format!("{name}: attention backward"), 4.0 * product, || {
-            attention::backward(
-                &self.compute,
-                self.precision,
-                &shape,
-                &q,
-                &k,
-                &v,
-                &out,
-                &lse,
-                &d_out,
-                &mut dq,
-                &mut dk,
-                &mut dv,
-            );
+            attention::means(&self.compute, head_dim, &out, &exact[3], &mut means, &mut halves);
+            let gradients = [&mut dq[..], &mut dk, &mut dv];
+            let operands = [q, k, v, d_out];
+            attention::backward(&self.compute, self.precision, &shape, operands, &lse, &means, gradients);
         });
     }
 

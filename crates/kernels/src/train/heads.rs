@@ -4,7 +4,7 @@ use super::{
     BLOCK_ROWS, DataMut,
     attention::MAX_HEAD_DIM,
     cut::{Cut, for_each},
-    number::Number,
+    number::{Number, copy},
     sum::{add_partials, dot3},
 };
 use crate::{RopeTable, compute::Compute, isa::for_each_isa, norm::inverse_rms};
@@ -48,7 +48,17 @@ impl Heads<'_> {
 /// `q = rope(norm(qkv's first part))`, `k` the same of its second, `v` its third as it is.
 ///
 /// `qkv: (rows, heads + 2 · kv_heads, head_dim)`; `q: (rows, heads, head_dim)`; `k, v: (rows, kv_heads, head_dim)`.
-pub fn heads_forward(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
+///
+/// Panics unless `q`, `k` and `v` are of one type.
+pub fn heads_forward(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], out: [DataMut<'_>; 3]) {
+    match out {
+        [DataMut::F32(q), DataMut::F32(k), DataMut::F32(v)] => forward(compute, heads, qkv, [q, k, v]),
+        [DataMut::Bf16(q), DataMut::Bf16(k), DataMut::Bf16(v)] => forward(compute, heads, qkv, [q, k, v]),
+        _ => panic!("queries, keys and values of two types"),
+    }
+}
+
+fn forward<N: Number>(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], [q, k, v]: [&mut [N]; 3]) {
     let (width, q_width, kv_width) = (heads.width(), heads.q_width(), heads.kv_width());
     let parts =
         (Cut::new(q, BLOCK_ROWS * q_width), Cut::new(k, BLOCK_ROWS * kv_width), Cut::new(v, BLOCK_ROWS * kv_width));
@@ -61,7 +71,7 @@ pub fn heads_forward(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], q: &mut 
             let (from_k, from_v) = rest.split_at(kv_width);
             row_forward(compute.isa(), from_q, heads.q_norm, heads.eps, angles, q);
             row_forward(compute.isa(), from_k, heads.k_norm, heads.eps, angles, k);
-            v.copy_from_slice(from_v);
+            copy(compute.isa(), from_v, v);
         }
     });
 }
@@ -116,20 +126,20 @@ fn backward<N: Number>(
             let (dq, dk) = (&dq[row * q_width..][..q_width], &dk[row * kv_width..][..kv_width]);
             row_backward(compute.isa(), from_q, heads.q_norm, heads.eps, angles, dq, to_q, d_q_norm);
             row_backward(compute.isa(), from_k, heads.k_norm, heads.eps, angles, dk, to_k, d_k_norm);
-            for (to, d) in to_v.iter_mut().zip(&dv[row * kv_width..][..kv_width]) {
-                *to = N::of(*d);
-            }
+            copy(compute.isa(), &dv[row * kv_width..][..kv_width], to_v);
         }
     });
     add_partials(compute, partials, d_norms, accumulate);
 }
 
 for_each_isa! {
-    fn row_forward(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [f32]) = row_forward_body
+    fn row_forward<N: Number>(
+        x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [N],
+    ) = row_forward_body
 }
 
 #[inline(always)]
-fn row_forward_body(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [f32]) {
+fn row_forward_body<N: Number>(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [N]) {
     let half = angles.len();
     let (weight_low, weight_high) = weight.split_at(half);
     for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
@@ -138,8 +148,8 @@ fn row_forward_body(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], 
         for i in 0..half {
             let (a, b) = (low[i] * scale * weight_low[i], high[i] * scale * weight_high[i]);
             let (cos, sin) = angles[i];
-            out_low[i] = a * cos - b * sin;
-            out_high[i] = b * cos + a * sin;
+            out_low[i] = N::of(a * cos - b * sin);
+            out_high[i] = N::of(b * cos + a * sin);
         }
     }
 }
@@ -222,7 +232,11 @@ mod tests {
 
             // The forward pass of the kernel itself is held to the same f64 pass that the slopes are taken of.
             let (mut q, mut k, mut v) = (vec![0.0; dq.len()], vec![0.0; dk.len()], vec![0.0; dv.len()]);
-            heads_forward(&compute, &heads, &qkv, &mut q, &mut k, &mut v);
+            let mut halves = [&q, &k, &v].map(|x| vec![0; x.len()]);
+            heads_forward(&compute, &heads, &qkv, halves.each_mut().map(|x| DataMut::Bf16(x)));
+            heads_forward(&compute, &heads, &qkv, [&mut q, &mut k, &mut v].map(|x| DataMut::F32(x)));
+            let rounded = |x: &[f32]| x.iter().map(|x| f32_to_bf16(*x)).collect::<Vec<u16>>();
+            assert_eq!(halves, [rounded(&q), rounded(&k), rounded(&v)]);
             let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             let got = product(&q, &dq) + product(&k, &dk) + product(&v, &dv);
 

@@ -35,7 +35,8 @@ pub struct Routed<'a> {
     /// `(rows, top_k)`: their weights.
     pub weights: &'a mut [f32],
     /// `(sequences, experts)`: `experts / (top_k · filled)` times the positions whose `top_k` largest scores, without bias,
-    /// have the expert among them.
+    /// have the expert among them. All experts count, those outside the sign balancing too: the loss is DeepSeek-V3's over all
+    /// that a token may go to, and an expert that is new is drawn towards its share by this alone.
     pub fractions: &'a mut [f32],
     /// `(rows)`: the row's share of the balance loss, `Σ fraction · score / Σ score`; nothing on padding. A sequence's loss is its rows'
     /// mean, padding left out (DeepSeek-V3, equations 17 to 20).

@@ -112,9 +112,9 @@ pub(super) struct Scratch {
     /// `(tokens, hidden)`: the residual stream after a norm.
     pub(super) normed: Both,
     /// `(tokens, heads, head_dim)`; `k`, `v`: `(tokens, kv_heads, head_dim)`.
-    pub(super) q: Vec<f32>,
-    pub(super) k: Vec<f32>,
-    pub(super) v: Vec<f32>,
+    pub(super) q: Operand,
+    pub(super) k: Operand,
+    pub(super) v: Operand,
     /// `(tokens, hidden)`: what attention or an MLP adds.
     pub(super) delta: Vec<f32>,
     /// `(tokens, width)` between the products of a dense or shared MLP.
@@ -132,7 +132,9 @@ pub(super) struct Scratch {
     pub(super) d_expert_active: Vec<f32>,
     pub(super) d_gate_up: Operand,
     pub(super) d_expert_gate_up: Operand,
-    pub(super) d_attention: Vec<f32>,
+    pub(super) d_attention: Both,
+    /// `(tokens, heads)`: see [`dots_kernels::train::attention::means`].
+    pub(super) means: Vec<f32>,
     pub(super) d_q: Vec<f32>,
     pub(super) d_k: Vec<f32>,
     pub(super) d_v: Vec<f32>,
@@ -180,15 +182,15 @@ impl Scratch {
         let width = config.intermediate_size.max(config.shared_intermediate_size());
         memory.part("scratch of a layer");
         let mut both = |width: usize| Both::new(precision, &[tokens, width], memory);
-        let (normed, d_x) = (both(hidden)?, both(hidden)?);
+        let (normed, d_x, d_attention) = (both(hidden)?, both(hidden)?, both(q)?);
         let mut operand = |shape: &[usize]| Operand::new(precision, shape, memory);
         let (active, d_gate_up) = (operand(&[tokens, width])?, operand(&[tokens, 2, width])?);
         let expert_active = operand(&[tokens, top_k, config.moe_intermediate_size])?;
         let d_expert_gate_up = operand(&[tokens, top_k, 2, config.moe_intermediate_size])?;
+        let (q_rows, k, v) = (operand(&[tokens, q])?, operand(&[tokens, kv])?, operand(&[tokens, kv])?);
         let d_qkv = operand(&[tokens, q + 2 * kv])?;
         let mut rows = |width: usize| memory.numbers(&[tokens, width]);
-        let (delta, d_normed) = (rows(hidden)?, rows(hidden)?);
-        let (q_rows, k, v, d_attention) = (rows(q)?, rows(kv)?, rows(kv)?, rows(q)?);
+        let (delta, d_normed, means) = (rows(hidden)?, rows(hidden)?, rows(config.num_attention_heads)?);
         let (d_q, d_k, d_v, d_active) = (rows(q)?, rows(kv)?, rows(kv)?, rows(width)?);
         let (d_scores, d_slot_weights, d_weights) = (rows(experts)?, rows(top_k)?, rows(top_k)?);
         Ok(Self {
@@ -208,6 +210,7 @@ impl Scratch {
             d_gate_up,
             d_expert_gate_up,
             d_attention,
+            means,
             d_q,
             d_k,
             d_v,

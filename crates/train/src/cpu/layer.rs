@@ -3,7 +3,7 @@
 use dots_kernels::{
     Compute, RopeTable,
     train::{
-        Precision, Product, View, attention,
+        Data, Precision, Product, View, attention,
         experts::{Groups, combine, group, ungroup},
         heads::{Heads, heads_backward, heads_forward},
         norm::{add_rms_norm_forward, rms_norm_again, rms_norm_backward, rms_norm_forward},
@@ -16,6 +16,7 @@ use dots_model::Config;
 
 use super::{
     buffers::{Kept, Routing, Scratch},
+    operand::Operand,
     parameters::{FeedForward, Layer, Mlp, Moe},
 };
 use crate::{comm::Comm, step::StepError};
@@ -60,6 +61,15 @@ impl Pass<'_> {
         }
     }
 
+    /// What attention takes, made of `qkv: (rows, heads + 2 · kv_heads, head_dim)`.
+    fn rotated<'a>(&self, head_norms: &[f32], qkv: &[f32], to: [&'a mut Operand; 3]) -> [Data<'a>; 3] {
+        let [q, k, v] = to;
+        let (q_len, kv_len) = (self.rows() * self.config.attention_size(), self.rows() * self.config.kv_size());
+        let out = [q.data_mut(q_len), k.data_mut(kv_len), v.data_mut(kv_len)];
+        heads_forward(self.compute, &self.heads(head_norms), qkv, out);
+        [q.data(q_len), k.data(kv_len), v.data(kv_len)]
+    }
+
     fn attention_shape(&self) -> attention::Shape<'_> {
         attention::Shape {
             sequence_tokens: self.sequence_tokens,
@@ -101,11 +111,9 @@ impl Pass<'_> {
         let qkv = &mut kept.qkv[..n * width];
         let product = linear(scratch.normed.view(n, hidden), View::new(weights.qkv, width, hidden), qkv);
         products(compute, self.precision, &mut [product]);
-        let (q, k, v) = (&mut scratch.q[..n * q_width], &mut scratch.k[..n * kv_width], &mut scratch.v[..n * kv_width]);
-        heads_forward(compute, &self.heads(weights.head_norms), qkv, q, k, v);
-        let attended = &mut kept.attention[..n * q_width];
-        let lse = &mut kept.lse[..n * config.num_attention_heads];
-        attention::forward(compute, self.precision, &self.attention_shape(), q, k, v, attended, lse);
+        let (attended, lse) = (&mut kept.attention[..n * q_width], &mut kept.lse[..n * config.num_attention_heads]);
+        let operands = self.rotated(weights.head_norms, qkv, [&mut scratch.q, &mut scratch.k, &mut scratch.v]);
+        attention::forward(compute, self.precision, &self.attention_shape(), operands, attended, lse);
         let delta = &mut scratch.delta[..n * hidden];
         let product = linear(View::new(attended, n, q_width), View::new(weights.o, hidden, q_width), delta);
         products(compute, self.precision, &mut [product]);
@@ -241,10 +249,9 @@ impl Pass<'_> {
         rms_norm_again(compute, x, weights.input_norm, &kept.input_scales[..n], normed, rounded);
         let heads = self.heads(weights.head_norms);
         let qkv = &kept.qkv[..n * width];
-        let (q, k, v) = (&mut scratch.q[..n * q_width], &mut scratch.k[..n * kv_width], &mut scratch.v[..n * kv_width]);
-        heads_forward(compute, &heads, qkv, q, k, v);
+        let [q, k, v] = self.rotated(weights.head_norms, qkv, [&mut scratch.q, &mut scratch.k, &mut scratch.v]);
         let attended = &kept.attention[..n * q_width];
-        let d_attention = &mut scratch.d_attention[..n * q_width];
+        let (d_attention, rounded) = scratch.d_attention.parts(n * q_width);
         let d_out = scratch.d_x.view(n, hidden);
         let jobs = &mut [
             through(d_out, View::new(weights.o, hidden, q_width), &mut *d_attention),
@@ -254,8 +261,11 @@ impl Pass<'_> {
         let (d_q, d_k, d_v) =
             (&mut scratch.d_q[..n * q_width], &mut scratch.d_k[..n * kv_width], &mut scratch.d_v[..n * kv_width]);
         let lse = &kept.lse[..n * config.num_attention_heads];
-        let shape = self.attention_shape();
-        attention::backward(compute, self.precision, &shape, q, k, v, attended, lse, d_attention, d_q, d_k, d_v);
+        let means = &mut scratch.means[..n * config.num_attention_heads];
+        attention::means(compute, config.head_dim, attended, d_attention, means, rounded);
+        let operands = [q, k, v, scratch.d_attention.data(n * q_width)];
+        let to = [&mut *d_q, &mut *d_k, &mut *d_v];
+        attention::backward(compute, self.precision, &self.attention_shape(), operands, lse, means, to);
         let d_qkv = scratch.d_qkv.data_mut(n * width);
         let d_norms = &mut *gradients.head_norms;
         heads_backward(compute, &heads, qkv, d_q, d_k, d_v, d_qkv, d_norms, accumulate, partials);

@@ -106,7 +106,7 @@ impl Part {
         let rope = RopeTable::new(positions, config.head_dim, config.rope_theta);
         memory.part("scratch of threads");
         let workers = dots_kernels::pool::Pool::workers(options.threads);
-        memory.elsewhere(workers.saturating_mul(dots_kernels::train::gemm::Scratch::BYTES));
+        memory.elsewhere(Compute::training_bytes(workers));
         let compute =
             if memory.is_taken() { Compute::new(options.threads, 0).with_training() } else { Compute::new(1, 0) };
         Ok(Self {

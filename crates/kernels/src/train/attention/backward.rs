@@ -8,8 +8,9 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
+        Data,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
-        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, pack_rows},
+        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of},
     },
 };
 
@@ -20,8 +21,8 @@ use crate::{
 pub unsafe fn heads(
     kernel: Kernel,
     item: &Heads<'_>,
-    [q, k, v, out, d_out]: [&[f32]; 5],
-    lse: &[f32],
+    [q, k, v, d_out]: [Data<'_>; 4],
+    [lse, means]: [&[f32]; 2],
     [dq, dk, dv]: [Out; 3],
     scratch: &mut Scratch,
 ) {
@@ -49,9 +50,9 @@ pub unsafe fn heads(
             }
             for head in heads.clone() {
                 let dq = item.out(dq, head);
-                let [q, d_out_view] = [q, d_out].map(|x| item.view(x, shape.heads, head));
+                let [q, d_out] = [q, d_out].map(|x| item.view(x, shape.heads, head));
                 pack_lanes(kernel, q, queries.clone(), 0..dim, along, &mut scratch.queries_along);
-                pack_lanes(kernel, d_out_view, queries.clone(), 0..dim, along, &mut scratch.d_out_along);
+                pack_lanes(kernel, d_out, queries.clone(), 0..dim, along, &mut scratch.d_out_along);
                 for first in queries.clone().step_by(ROWS) {
                     let rows = ROWS.min(queries.end - first);
                     let seen = seen(attend_from, first, first + rows, &keys);
@@ -62,16 +63,16 @@ pub unsafe fn heads(
                     }
                     clear(scratch, number, at, rows, 0..seen.start);
                     clear(scratch, number, at, rows, seen.end..BLOCK);
-                    pack_rows(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
-                    pack_rows(kernel, d_out_view, first..first + rows, 0..dim, &mut scratch.d_rows);
+                    let queries = rows_of(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
+                    let d_rows = rows_of(kernel, d_out, first..first + rows, 0..dim, &mut scratch.d_rows);
                     let products = [
-                        (&scratch.rows, &scratch.keys, &mut scratch.scores),
-                        (&scratch.d_rows, &scratch.values, &mut scratch.d_scores),
+                        (queries, &scratch.keys, &mut scratch.scores),
+                        (d_rows, &scratch.values, &mut scratch.d_scores),
                     ];
                     for (a, b, scores) in products {
                         let start = scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start);
                         let tile = Tile {
-                            a: A::Rows(Rows::packed(a.as_ptr().cast())),
+                            a: A::Rows(a),
                             b: b[seen.start / LANES * steps..].as_ptr(),
                             unit_lines: steps,
                             steps,
@@ -85,12 +86,12 @@ pub unsafe fn heads(
                     let mut parts: [Row; ROWS] = std::array::from_fn(|_| Row::default());
                     for (r, part) in parts[..rows].iter_mut().enumerate() {
                         let row = first + r;
-                        let place = ((item.start() + row) * shape.heads + head) * dim;
+                        let place = (item.start() + row) * shape.heads + head;
                         *part = Row {
                             from: (attend_from[row] as usize).clamp(keys.start, keys.end) - keys.start,
                             to: (row + 1).clamp(keys.start, keys.end) - keys.start,
-                            lse: lse[(item.start() + row) * shape.heads + head],
-                            mean: mean(kernel.isa(), &out[place..][..dim], &d_out[place..][..dim]),
+                            lse: lse[place],
+                            mean: means[place],
                         };
                     }
                     gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
@@ -210,7 +211,7 @@ fn gradients_body(rounded: bool, scratch: &mut Scratch, rows: &[Row], at: usize,
 }
 
 for_each_isa! {
-    fn mean(a: &[f32], b: &[f32]) -> f32 = mean_body
+    pub fn mean(a: &[f32], b: &[f32]) -> f32 = mean_body
 }
 
 #[inline(always)]

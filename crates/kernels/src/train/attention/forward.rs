@@ -7,8 +7,9 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
+        Data,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
-        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, pack_rows},
+        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of},
     },
 };
 
@@ -20,7 +21,7 @@ pub unsafe fn block(
     kernel: Kernel,
     item: &Heads<'_>,
     block: usize,
-    [q, k, v]: [&[f32]; 3],
+    [q, k, v]: [Data<'_>; 3],
     out: Out,
     lse: Out,
     scratch: &mut Scratch,
@@ -57,9 +58,8 @@ pub unsafe fn block(
                 if seen.is_empty() {
                     continue;
                 }
-                pack_rows(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
                 let scores = Tile {
-                    a: A::Rows(Rows::packed(scratch.rows.as_ptr().cast())),
+                    a: A::Rows(rows_of(kernel, q, first..first + rows, 0..dim, &mut scratch.rows)),
                     b: scratch.keys[seen.start / LANES * steps..].as_ptr(),
                     unit_lines: steps,
                     steps,

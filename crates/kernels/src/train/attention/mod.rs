@@ -20,8 +20,12 @@ pub use self::scratch::Scratch;
 use crate::{
     compute::Compute,
     train::{
-        Precision, View,
-        gemm::kernel::{Kernel, Out},
+        BLOCK_ROWS, Data, Precision, View,
+        cut::{Cut, for_each},
+        gemm::{
+            kernel::{Kernel, Out},
+            round,
+        },
     },
 };
 
@@ -82,26 +86,23 @@ impl Shape<'_> {
 ///
 /// `q, out: (tokens, heads, head_dim)`; `k, v: (tokens, kv_heads, head_dim)`; `lse: (tokens, heads)`, the logarithm of each
 /// row's sum of exponentials, which the backward pass takes.
-#[allow(clippy::too_many_arguments)]
 pub fn forward(
     compute: &Compute,
     precision: Precision,
     shape: &Shape<'_>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    operands: [Data<'_>; 3],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
     let kernel = Kernel::best(compute.isa(), precision);
-    forward_with(compute, kernel, shape, [q, k, v], out, lse);
+    forward_with(compute, kernel, shape, operands, out, lse);
 }
 
 fn forward_with(
     compute: &Compute,
     kernel: Kernel,
     shape: &Shape<'_>,
-    [q, k, v]: [&[f32]; 3],
+    [q, k, v]: [Data<'_>; 3],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
@@ -119,44 +120,57 @@ fn forward_with(
     });
 }
 
-/// The gradients of [`forward`]: `dq`, `dk` and `dv`, written over, in the shapes of `q`, `k` and `v`.
-#[allow(clippy::too_many_arguments)]
+/// `means: (tokens, heads)`, which [`backward`] takes: `Σ d_out · out` of each row. In the same pass over memory `d_out` is rounded to bf16,
+/// unless `rounded` is empty.
+pub fn means(compute: &Compute, head_dim: usize, out: &[f32], d_out: &[f32], means: &mut [f32], rounded: &mut [u16]) {
+    assert!(out.len() == means.len() * head_dim && d_out.len() == out.len());
+    // Rows of heads here, of which `means` has one number each.
+    let block = BLOCK_ROWS * head_dim;
+    let parts = (Cut::new(means, BLOCK_ROWS), Cut::of(rounded, block, d_out.len()));
+    for_each(compute, parts, |index, (means, rounded)| {
+        let at = index * block..index * block + means.len() * head_dim;
+        let rows = out[at.clone()].chunks_exact(head_dim).zip(d_out[at.clone()].chunks_exact(head_dim));
+        for ((out, d_out), mean) in rows.zip(means) {
+            *mean = backward::mean(compute.isa(), out, d_out);
+        }
+        round(compute.isa(), &d_out[at], rounded);
+    });
+}
+
+/// The gradients of [`forward`]: of `q`, `k` and `v`, written over, in their shapes. `operands` are `q`, `k`, `v` and the gradient of `out`;
+/// `lse` is what [`forward`] left, and `means` what [`means`] did.
 pub fn backward(
     compute: &Compute,
     precision: Precision,
     shape: &Shape<'_>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
+    operands: [Data<'_>; 4],
     lse: &[f32],
-    d_out: &[f32],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    means: &[f32],
+    gradients: [&mut [f32]; 3],
 ) {
     let kernel = Kernel::best(compute.isa(), precision);
-    backward_with(compute, kernel, shape, [q, k, v, out, d_out], lse, [dq, dk, dv]);
+    backward_with(compute, kernel, shape, operands, [lse, means], gradients);
 }
 
 fn backward_with(
     compute: &Compute,
     kernel: Kernel,
     shape: &Shape<'_>,
-    [q, k, v, out, d_out]: [&[f32]; 5],
-    lse: &[f32],
+    [q, k, v, d_out]: [Data<'_>; 4],
+    [lse, means]: [&[f32]; 2],
     [dq, dk, dv]: [&mut [f32]; 3],
 ) {
     shape.check();
     let (rows, keys) = (shape.tokens() * shape.heads, shape.tokens() * shape.kv_heads);
-    assert!([q, out, d_out, dq].iter().all(|x| x.len() == rows * shape.head_dim) && lse.len() == rows);
-    assert!([k, v, dk, dv].iter().all(|x| x.len() == keys * shape.head_dim));
+    assert!([q.len(), d_out.len(), dq.len()].iter().all(|len| *len == rows * shape.head_dim));
+    assert!([k.len(), v.len(), dk.len(), dv.len()].iter().all(|len| *len == keys * shape.head_dim));
+    assert!(lse.len() == rows && means.len() == rows);
     let dq = shared(dq, shape.heads * shape.head_dim);
     let [dk, dv] = [dk, dv].map(|d| shared(d, shape.kv_heads * shape.head_dim));
     compute.run(shape.sequences() * shape.kv_heads, |item, scratch| {
         let head = Heads { shape, sequence: item / shape.kv_heads, kv_head: item % shape.kv_heads };
         // SAFETY: lengths are checked above, and these heads of this sequence are of no other item.
-        unsafe { backward::heads(kernel, &head, [q, k, v, out, d_out], lse, [dq, dk, dv], &mut scratch.training) };
+        unsafe { backward::heads(kernel, &head, [q, k, v, d_out], [lse, means], [dq, dk, dv], &mut scratch.training) };
     });
 }
 
@@ -189,9 +203,10 @@ impl<'a> Heads<'a> {
     }
 
     /// `(sequence_tokens, head_dim)` of head `head` of `heads`.
-    fn view(&self, x: &'a [f32], heads: usize, head: usize) -> View<'a> {
+    fn view<'x>(&self, x: Data<'x>, heads: usize, head: usize) -> View<'x> {
         let Shape { head_dim, sequence_tokens, .. } = *self.shape;
-        View::new(&x[(self.start() * heads + head) * head_dim..], sequence_tokens, head_dim).stride(heads * head_dim)
+        let x = x.slice((self.start() * heads + head) * head_dim..x.len());
+        View::of(x, sequence_tokens, head_dim).stride(heads * head_dim)
     }
 
     /// The same of what is written.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::float::f32_to_bf16;
 
 /// Numbers that repeat from run to run.
 struct Noise(u64);
@@ -73,12 +74,20 @@ impl Case {
     }
 
     fn run(&self, kernel: Kernel, threads: usize) -> Results {
+        let operands = [&self.q, &self.k, &self.v, &self.d_out].map(|x| Data::F32(x));
+        self.run_with(kernel, threads, operands)
+    }
+
+    /// From the same operands in another type, maybe.
+    fn run_with(&self, kernel: Kernel, threads: usize, operands: [Data<'_>; 4]) -> Results {
         let compute = Compute::with_isa(kernel.isa(), threads, 0);
         let [mut out, mut lse, mut dq, mut dk, mut dv] = self.empty();
-        let shape = self.shape();
-        forward_with(&compute, kernel, &shape, [&self.q, &self.k, &self.v], &mut out, &mut lse);
-        let operands = [&self.q[..], &self.k, &self.v, &out, &self.d_out];
-        backward_with(&compute, kernel, &shape, operands, &lse, [&mut dq, &mut dk, &mut dv]);
+        let (shape, [q, k, v, _]) = (self.shape(), operands);
+        forward_with(&compute, kernel, &shape, [q, k, v], &mut out, &mut lse);
+        let (mut of_rows, mut rounded) = (lse.clone(), vec![0; out.len()]);
+        means(&compute, shape.head_dim, &out, &self.d_out, &mut of_rows, &mut rounded);
+        assert!(rounded.iter().zip(&self.d_out).all(|(rounded, d)| *rounded == f32_to_bf16(*d)));
+        backward_with(&compute, kernel, &shape, operands, [&lse, &of_rows], [&mut dq, &mut dk, &mut dv]);
         [out, lse, dq, dk, dv]
     }
 
@@ -125,6 +134,19 @@ fn blocks_and_their_edges_give_the_reference() {
         .enumerate()
         {
             Case::new(2, tokens, dims, document, seed as u64).check(kernel);
+        }
+    }
+}
+
+#[test]
+fn operands_that_are_rounded_before_give_the_same_bits() {
+    for (tokens, dims) in [(150, (2, 1, 64)), (40, (1, 2, 15))] {
+        let case = Case::new(2, tokens, dims, 60, 3);
+        let rounded =
+            [&case.q, &case.k, &case.v, &case.d_out].map(|x| x.iter().map(|x| f32_to_bf16(*x)).collect::<Vec<u16>>());
+        for kernel in Kernel::available().into_iter().filter(|kernel| kernel.precision() == Precision::Bf16) {
+            let got = case.run_with(kernel, 2, rounded.each_ref().map(|x| Data::Bf16(x)));
+            assert!(got == case.run(kernel, 2), "{kernel:?}");
         }
     }
 }

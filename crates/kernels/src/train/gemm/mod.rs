@@ -47,6 +47,15 @@ pub enum Data<'a> {
 }
 
 impl Data<'_> {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::Bf16(data) => data.len(),
+        }
+    }
+
     /// Those of `range`.
     pub fn slice(self, range: std::ops::Range<usize>) -> Self {
         match self {
@@ -122,10 +131,7 @@ impl<'a> View<'a> {
             None => self.rows.checked_sub(1),
         };
         let Some(last) = last.filter(|_| self.cols > 0) else { return };
-        let numbers = match self.data {
-            Data::F32(data) => data.len(),
-            Data::Bf16(data) => data.len(),
-        };
+        let numbers = self.data.len();
         let end = last.checked_mul(self.stride).and_then(|start| start.checked_add(self.cols));
         assert!(end.is_some_and(|end| end <= numbers), "a matrix of {numbers} numbers ends before its row {last}");
     }

@@ -85,11 +85,8 @@ impl Scratch {
             let rows_of_a = if a.transposed {
                 pack_lanes(kernel, a, range.clone(), rows.clone(), DEPTH_STEPS, &mut self.a);
                 A::Lanes(self.a.as_ptr().cast())
-            } else if let Some(rows_in_place) = rows_in_place(kernel, a, &range) {
-                A::Rows(rows_in_place.from(rows.start))
             } else {
-                pack_rows(kernel, a, rows.clone(), range.clone(), &mut self.a);
-                A::Rows(Rows::packed(self.a.as_ptr().cast()))
+                A::Rows(rows_of(kernel, a, rows.clone(), range.clone(), &mut self.a))
             };
             for panel in 0..panels {
                 let first = cols.start + LANES * (units * panel / panels);
@@ -118,16 +115,26 @@ impl Scratch {
     }
 }
 
-/// The rows of `from` for steps `depth`, where a kernel reads them as they lie: whole pairs of bf16.
-pub fn rows_in_place<'a>(kernel: Kernel, from: View<'a>, depth: &Range<usize>) -> Option<Rows<'a>> {
+/// Numbers `depth` of memory's rows `rows`: where they lie if a kernel reads them so, which it does with whole pairs of bf16, or else
+/// packed into `packed`.
+pub fn rows_of<'a>(
+    kernel: Kernel,
+    from: View<'a>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    packed: &mut [Line],
+) -> Rows<'a> {
     match from.data {
-        Data::Bf16(data) if kernel.words() == Words::Pairs && depth.len().is_multiple_of(2) => Some(Rows {
+        Data::Bf16(data) if kernel.words() == Words::Pairs && depth.len().is_multiple_of(2) => Rows {
             start: data.as_ptr().wrapping_add(depth.start).cast(),
             stride_bytes: from.stride * size_of::<u16>(),
             gather: from.gather,
-            first: 0,
-        }),
-        _ => None,
+            first: rows.start,
+        },
+        _ => {
+            pack_rows(kernel, from, rows, depth, packed);
+            Rows::packed(packed.as_ptr().cast())
+        }
     }
 }
 
@@ -182,7 +189,7 @@ pub unsafe fn multiply_unit(kernel: Kernel, rows: usize, tile: Tile<'_>) {
 }
 
 /// Packs numbers `depth` of memory's rows `rows`, each row's steps in a row of `out`.
-pub fn pack_rows(kernel: Kernel, from: View<'_>, rows: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
+fn pack_rows(kernel: Kernel, from: View<'_>, rows: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
     assert!(out.len() >= rows.len() * ROW_LINES && depth.len() <= DEPTH_STEPS * kernel.step_numbers());
     match kernel.words() {
         // SAFETY: `Pairs` is only chosen where the processor has AVX-512 BF16; views have been checked and `out` has room.
