@@ -76,9 +76,10 @@ fn a_killed_run_goes_on_and_ends_the_same() {
         }
         child.kill().unwrap();
         let ended = child.wait().unwrap().success();
-        assert!(
-            ended || !killed.exists() || names(&killed).iter().all(|name| name != "model.safetensors.index.json.part")
-        );
+        // What bears its last name is whole, whenever the end came.
+        if let Ok(index) = fs::read(killed.join("model.safetensors.index.json")) {
+            assert!(serde_json::from_slice::<serde_json::Value>(&index).is_ok(), "after {millis} ms");
+        }
         if ended {
             break;
         }

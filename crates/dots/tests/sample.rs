@@ -48,7 +48,7 @@ fn answers_are_judged_in_the_sandbox_and_a_cut_journal_is_gone_on_with_to_the_sa
     let kept = fs::read_to_string(folder.path().join("kept.jsonl")).unwrap();
     assert_eq!(report["kept"], kept.lines().count());
 
-    fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
+    fs::write(&journal, &whole.as_bytes()[..whole.len() / 2]).unwrap();
     fs::remove_file(folder.path().join("kept.jsonl")).unwrap();
     let output = sample(folder.path(), &["--threads", "2", "--concurrency", "3"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -174,9 +174,16 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
     let output = dots(folder.path(), &["train", "tiny.toml", "--plan", "--tokens-per-second", "100"]);
     let found = text(&output);
     assert!(output.status.success(), "{found}");
-    for expected in
-        ["weights", "moments", "activations", "stable     30", "38.4 s", "H800 hours", "at 100 tokens a second"]
-    {
+    for expected in [
+        "weights",
+        "moments",
+        "activations",
+        "stable     20",
+        "chat       10",
+        "38.4 s",
+        "H800 hours",
+        "at 100 tokens a second",
+    ] {
         assert!(found.contains(expected), "{expected}: {found}");
     }
     // One that is measured.
