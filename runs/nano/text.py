@@ -9,9 +9,11 @@ OUT/sources.tsv: package, version, licence, language, documents, characters. Nee
 package that is in OUT/debs already is not fetched again.
 """
 
+import gettext
 import gzip
 import hashlib
 import html.parser
+import io
 import json
 import pathlib
 import re
@@ -35,14 +37,55 @@ SOURCES = {
     "debian-reference-zh-cn": ("GPL-2.0-or-later", {"zh": ("usr/share", "**/*.zh-cn.html")}),
     "debian-faq": ("GPL-2.0-or-later", {"en": ("usr/share/doc/debian", "**/*.html")}),
     "debian-faq-zh-cn": ("GPL-2.0-or-later", {"zh": ("usr/share/doc/debian", "**/*.html")}),
-    "git-doc": ("GPL-2.0-only", {"en": ("usr/share/doc/git", "**/*.html")}),
+    "git-doc": ("GPL-2.0-only", {"en": ("usr/share/doc/git-doc", "*.html")}),
     "manpages-zh": ("GFDL-1.2-or-later and others", {"zh": ("usr/share/man/zh_CN", "**/*.gz")}),
     "installation-guide-amd64": ("GPL-2.0-or-later", {
         "en": ("usr/share/doc/installation-guide-amd64/en", "*.html"),
         "ko": ("usr/share/doc/installation-guide-amd64/ko", "*.html"),
         "zh": ("usr/share/doc/installation-guide-amd64/zh_CN", "*.html"),
     }),
+    "debian-handbook": ("GPL-2.0-or-later or CC-BY-SA-3.0", {
+        "en": ("usr/share/doc/debian-handbook/html/en-US", "*.html"),
+        "ko": ("usr/share/doc/debian-handbook/html/ko-KR", "*.html"),
+        "zh": ("usr/share/doc/debian-handbook/html/zh-CN", "*.html"),
+    }),
+    "debian-faq-ko": ("GPL-2.0-or-later", {"ko": ("usr/share/doc/debian", "**/*.html")}),
+    "maint-guide": ("GPL-2.0-or-later", {"en": ("usr/share/doc/maint-guide", "**/*.html")}),
+    "maint-guide-zh-cn": ("GPL-2.0-or-later", {"zh": ("usr/share/doc/maint-guide-zh-cn", "**/*.html")}),
+    "gimp-help-en": ("GFDL-1.2-or-later", {"en": ("usr/share/gimp/2.0/help/en", "*.html")}),
+    "gimp-help-ko": ("GFDL-1.2-or-later", {"ko": ("usr/share/gimp/2.0/help/ko", "*.html")}),
+    "gimp-help-zh-cn": ("GFDL-1.2-or-later", {"zh": ("usr/share/gimp/2.0/help/zh_CN", "*.html")}),
+    "kicad-doc-zh": ("GPL-3.0-or-later or CC-BY-3.0", {"zh": ("usr/share/doc/kicad/help/zh", "*.html")}),
 }
+# Message catalogues: each message in English with its translation beneath it.
+SOURCES |= {
+    package: (licence, {
+        "ko": (folder, "**/ko/LC_MESSAGES/*.mo"),
+        "zh": (folder, "**/zh_CN/LC_MESSAGES/*.mo"),
+    })
+    for package, licence, folder in [
+        ("util-linux-locales", "GPL-2.0-or-later", "usr/share/locale"),
+        ("libc-l10n", "LGPL-2.1-or-later", "usr/share/locale"),
+        ("gcc-12-locales", "GPL-3.0-or-later", "usr/share/locale"),
+        ("libvirt-l10n", "LGPL-2.1-or-later", "usr/share/locale"),
+        ("krita-l10n", "GPL-3.0-only", "usr/share/locale"),
+        ("kdevelop-l10n", "GPL-2.0-or-later", "usr/share/locale"),
+        ("evolution-common", "LGPL-2.1-only", "usr/share/locale"),
+        ("gnumeric-common", "GPL-2.0-only or GPL-3.0-only", "usr/share/locale"),
+        ("libgtk-3-common", "LGPL-2.1-or-later", "usr/share/locale"),
+        ("cinnamon-l10n", "GPL-2.0-or-later", "usr/share"),
+        ("gnome-control-center-data", "GPL-2.0-or-later", "usr/share/locale"),
+        ("gimp-data", "GPL-3.0-or-later", "usr/share/locale"),
+        ("git", "GPL-2.0-only", "usr/share/locale"),
+        ("vlc-l10n", "GPL-2.0-or-later", "usr/share/locale"),
+        ("inkscape", "GPL-2.0-or-later", "usr/share/locale"),
+        ("gnupg-l10n", "GPL-3.0-or-later", "usr/share/locale"),
+    ]
+}
+SOURCES |= {"libreoffice-l10n-ko": (LIBREOFFICE, {"ko": ("usr/lib/libreoffice/program/resource", "ko/LC_MESSAGES/*.mo")}),
+            "libreoffice-l10n-zh-cn": (LIBREOFFICE, {"zh": ("usr/lib/libreoffice/program/resource", "zh_CN/LC_MESSAGES/*.mo")})}
+# Most characters that one package gives to a language, so that no program's messages are half of what is read.
+MOST_CHARACTERS = 1_500_000
 # Blocks shorter than this are captions and buttons.
 LEAST_CHARACTERS = 12
 # Documents shorter than this teach little.
@@ -139,7 +182,18 @@ def from_roff(raw):
     return paragraphs + ([" ".join(words)] if words else [])
 
 
-READERS = {".html": from_html, ".page": from_mallard, ".gz": from_roff}
+def from_catalogue(raw):
+    """A message catalogue: each message over its translation, names and single words left out."""
+    messages = gettext.GNUTranslations(io.BytesIO(raw))._catalog
+    paragraphs = []
+    for source, translation in sorted((s, t) for s, t in messages.items() if isinstance(s, str)):
+        source = source.rsplit("\x04", 1)[-1]
+        if 4 <= len(source) <= 400 and source != translation:
+            paragraphs.append(re.sub(r"[_&](?=\w)", "", f"{source}\n{translation}"))
+    return paragraphs
+
+
+READERS = {".mo": from_catalogue, ".html": from_html, ".page": from_mallard, ".gz": from_roff}
 
 
 def language(text):
@@ -178,11 +232,13 @@ def main(out):
         for wanted, (folder, pattern) in pages.items():
             count = characters = 0
             for file in sorted((tree / folder).glob(pattern)):
+                if characters >= MOST_CHARACTERS:
+                    break
                 if file.is_symlink() or not file.is_file():
                     continue
                 try:
                     paragraphs = READERS[file.suffix](file.read_bytes())
-                except (xml.etree.ElementTree.ParseError, OSError):
+                except (xml.etree.ElementTree.ParseError, OSError, UnicodeDecodeError):
                     print(f"{file}: left out, not a page", file=sys.stderr)
                     continue
                 kept = []
