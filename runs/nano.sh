@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The embedded model, from nothing: text, tokenizer, shards, pretraining, annealing, fine-tuning, pack, scores, card.
+#
+#   runs/nano.sh WORK [--minutes N] [--to STEP]
+#
+# WORK is a folder for all of it, some 3 GB. What is done is not done again, and training goes on from its last checkpoint: after a crash or
+# Ctrl-C, run the same command. --minutes N makes the whole thing small enough for about N minutes of training steps. --to STEP ends after text,
+# corpus, tokenizer, shards, pretrain, chat, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
+# --minutes counts on. Needs Python 3 and, for the text, apt-get and dpkg-deb of a Debian 12; FREE names a folder that text.py wrote before.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+work= minutes= last=card
+while [ $# -gt 0 ]; do
+    case $1 in
+        --minutes) minutes=$2; shift 2 ;;
+        --to) last=$2; shift 2 ;;
+        -*) echo "$0: unknown option $1" >&2; exit 2 ;;
+        *) work=$1; shift ;;
+    esac
+done
+[ -n "$work" ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+dots=$(realpath "${DOTS:-$here/../target/release/dots}")
+mkdir -p "$work/done" "$work/data"
+work=$(realpath "$work")
+free=$(realpath -m "${FREE:-$work/free}")
+cd "$work"
+
+# Does a step once; its mark is set when it has ended well.
+step() {
+    local name=$1
+    shift
+    if [ ! -e "done/$name" ]; then
+        echo "== $name" >&2
+        "$@"
+        touch "done/$name"
+    fi
+    if [ "$name" = "$last" ]; then exit 0; fi
+}
+
+# A part of the 30 M training tokens: of 11 stable, 7 annealing, 12 fine-tuning.
+scaled() { echo $(($1 * minutes * 60 * ${SPEED:-4500} / 30 / 4096 * 4096 + 4096)); }
+
+text() { [ -e "$free/sources.tsv" ] || python3 "$here/nano/text.py" "$free"; }
+
+corpus() {
+    local small=()
+    if [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; then small=(--small); fi
+    python3 "$here/nano/corpus.py" "$free" corpus ${small[@]+"${small[@]}"}
+}
+
+tokenizer() {
+    "$dots" tokenizer train corpus/text/*.jsonl corpus/chats/*.jsonl -o tokenizer --vocab-size 8192 --replace
+}
+
+shards() {
+    for name in en zh ko docs taught valid; do
+        "$dots" tokenize "corpus/text/$name.jsonl" -o "data/$name" --tokenizer tokenizer --end '<|endoftext|>' --replace
+    done
+}
+
+# train RUN RECIPE OPTION...: starts a run, or goes on with it.
+train() {
+    local run=$1 recipe=$2
+    shift 2
+    if [ -e "$run/recipe.toml" ]; then "$dots" train "$run"; else "$dots" train "$recipe" -o "$run" "$@"; fi
+}
+
+# The newest checkpoint of a run.
+newest() { find "$1/checkpoints" -mindepth 1 -maxdepth 1 -name 'step-*' | sort | tail -n 1; }
+
+pretrain() {
+    local set=()
+    if [ -n "$minutes" ]; then
+        set=(--set "phases.stable.tokens=$(scaled 11)" --set "phases.annealing.tokens=$(scaled 7)" --set "checkpoints.every_tokens=$(scaled 3)" \
+            --set "validation.every_tokens=$(scaled 3)")
+    fi
+    train pretrain "$here/nano/nano.toml" ${set[@]+"${set[@]}"}
+    ln -sfn "$(newest pretrain)" pretrained
+}
+
+chat() {
+    local set=()
+    if [ -n "$minutes" ]; then set=(--set "phases.chat.epochs=$(awk "BEGIN { print 3 * $minutes * 60 * ${SPEED:-4500} / 30e6 }")" --set "checkpoints.every_tokens=$(scaled 2)"); fi
+    train chat "$here/nano/nano-chat.toml" ${set[@]+"${set[@]}"}
+    ln -sfn "$(newest chat)" chatty
+}
+
+pack() { "$dots" pack chatty nano-q4 --type q4; }
+
+scores() {
+    for model in nano-q4 chatty; do
+        python3 "$here/nano/evaluate.py" --dots "$dots" --model "$model" --held corpus/heldout.jsonl --out "scores-$model.json"
+    done
+}
+
+card() { python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$here/../models/nano"; }
+
+step text text
+step corpus corpus
+step tokenizer tokenizer
+step shards shards
+step pretrain pretrain
+step chat chat
+step pack pack
+step scores scores
+step card card
