@@ -26,16 +26,15 @@ work=$(realpath "$work")
 free=$(realpath -m "${FREE:-$work/free}")
 cd "$work"
 
-# Does a step once; its mark is set when it has ended well.
+# Does a step, a function of that name, once; its mark is set when it has ended well.
 step() {
-    local name=$1
-    shift
-    if [ ! -e "done/$name" ]; then
-        echo "== $name" >&2
-        "$@"
-        touch "done/$name"
+    local step=$1
+    if [ ! -e "done/$step" ]; then
+        echo "== $step" >&2
+        "$step"
+        touch "done/$step"
     fi
-    if [ "$name" = "$last" ]; then exit 0; fi
+    if [ "$step" = "$last" ]; then exit 0; fi
 }
 
 # A part of the 30 M training tokens: of 11 stable, 7 annealing, 12 fine-tuning.
@@ -54,6 +53,7 @@ tokenizer() {
 }
 
 shards() {
+    local name
     for name in en zh ko docs taught valid; do
         "$dots" tokenize "corpus/text/$name.jsonl" -o "data/$name" --tokenizer tokenizer --end '<|endoftext|>' --replace
     done
@@ -89,6 +89,7 @@ chat() {
 pack() { "$dots" pack chatty nano-q4 --type q4; }
 
 scores() {
+    local model
     for model in nano-q4 chatty; do
         python3 "$here/nano/evaluate.py" --dots "$dots" --model "$model" --held corpus/heldout.jsonl --out "scores-$model.json"
     done
@@ -96,12 +97,4 @@ scores() {
 
 card() { python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$here/../models/nano"; }
 
-step text text
-step corpus corpus
-step tokenizer tokenizer
-step shards shards
-step pretrain pretrain
-step chat chat
-step pack pack
-step scores scores
-step card card
+for each in text corpus tokenizer shards pretrain chat pack scores card; do step "$each"; done
