@@ -1,8 +1,12 @@
-//! Which build this is: runs note it, since two builds may round differently.
+//! Which build this is, which runs note since two builds may round differently; and the model that it brings.
+
+#[path = "build/inside.rs"]
+mod inside;
 
 use std::{path::Path, process::Command};
 
 fn main() {
+    inside::take_in();
     println!("cargo:rerun-if-changed=..");
     println!("cargo:rerun-if-changed=../../Cargo.lock");
     // A commit changes what the same sources are called.

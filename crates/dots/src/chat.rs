@@ -20,12 +20,14 @@ use crate::{
     answer::{self, Answer},
     cli::ChatArgs,
     flags::sampling::SamplingArgs,
+    inside,
     load::{self, Running, Users},
     terminal::{MOST_INPUT_BYTES, Style, clean},
     transcript::{self, Input, Transcript},
 };
 
 pub fn run(args: ChatArgs) -> anyhow::Result<()> {
+    let greeting = inside::is_meant(args.model.as_deref()).then(inside::greeting);
     let checkpoint = load::open(args.model.as_deref())?;
     let template = load::template(&checkpoint)?;
     let running = load::start(checkpoint, &args.engine, Users::One)?;
@@ -37,6 +39,7 @@ pub fn run(args: ChatArgs) -> anyhow::Result<()> {
         sampling: args.sampling,
         breakers,
         transcript: Transcript::new(args.system),
+        greeting,
         runtime: load::runtime()?,
         interactive,
         style: Style::stdout(),
@@ -60,6 +63,8 @@ struct Chat {
     sampling: SamplingArgs,
     breakers: Option<Arc<Breakers>>,
     transcript: Transcript,
+    /// What stands above the conversation.
+    greeting: Option<&'static str>,
     runtime: Runtime,
     interactive: bool,
     style: Style,
@@ -68,6 +73,9 @@ struct Chat {
 impl Chat {
     fn talk(&mut self, source: &mut dyn Source) -> anyhow::Result<()> {
         if self.interactive {
+            if let Some(greeting) = self.greeting {
+                self.note(greeting)?;
+            }
             self.note("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.")?;
         }
         while let Some(line) = source.next()? {

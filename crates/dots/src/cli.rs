@@ -28,10 +28,20 @@ use crate::{
     serve, tokenize, tokenizer, train, watch,
 };
 
-/// What `dots` says where it is given no model.
-pub const HOW_TO_GET_A_MODEL: &str = "\
-dots runs dots.llm1, an open mixture-of-experts language model. It needs a checkpoint of it:
+/// What `dots` says where it is given no model; `inside` is whether it brings one.
+pub fn how_to_get_a_model(inside: bool) -> String {
+    let beginning = if inside { WITH_A_MODEL_INSIDE } else { "It needs a checkpoint of it:\n" };
+    format!("dots runs dots.llm1, an open mixture-of-experts language model. {beginning}{NAMES_OF_MODELS}")
+}
 
+const WITH_A_MODEL_INSIDE: &str = "A small one is inside:
+
+  dots chat                                  it knows how to use dots, and little else
+
+A real one is a checkpoint, named in one of these ways:
+";
+
+const NAMES_OF_MODELS: &str = "
   dots chat rednote-hilab/dots.llm1.inst     by its name on the Hugging Face hub, fetched once
   dots chat OWNER/NAME:FILE.gguf             one GGUF file of a hub repository
   dots chat ./dots.llm1-Q4_K_M.gguf          a GGUF file here (of a split one, the first part)

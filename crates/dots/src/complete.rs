@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Read, Write},
+    path::Path,
     time::Instant,
 };
 
@@ -12,13 +13,18 @@ use dots_model::tokenizer::Specials;
 use crate::{
     answer,
     cli::CompleteArgs,
+    inside,
     load::{self, Users},
     terminal::{MOST_INPUT_BYTES, Style, clean},
 };
 
 pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
-    let checkpoint = load::open(args.model.as_deref())?;
-    let text = match args.text {
+    let (model, text) = match (args.model, args.text) {
+        (Some(text), None) if is_text(&text) && inside::is_there() => (None, Some(text)),
+        typed => typed,
+    };
+    let checkpoint = load::open(model.as_deref())?;
+    let text = match text {
         Some(text) if text != "-" => text,
         _ => standard_input()?,
     };
@@ -62,6 +68,11 @@ pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
         let _ = writeln!(io::stderr(), "{}", Style::stderr().dim(&stats));
     }
     Ok(())
+}
+
+/// Whether what stands alone can only be text: a name of a model that has white space in it is one of a file that is there.
+fn is_text(typed: &str) -> bool {
+    typed.contains(char::is_whitespace) && !Path::new(typed).exists()
 }
 
 /// All of standard input, without the one newline that files and `echo` end in.

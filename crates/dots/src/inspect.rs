@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::InspectArgs,
-    load::{self, NoModel},
+    inside, load,
     memory::{self, Memory},
     published,
     table::Table,
@@ -43,8 +43,7 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let model = args.model.as_deref().ok_or(NoModel)?;
-    let checkpoint = load::open(Some(model))?;
+    let checkpoint = load::open(args.model.as_deref())?;
     let contexts = contexts(args.context, checkpoint.config.max_position_embeddings)?;
     let report = Report::of(&checkpoint, &contexts)?;
     if args.json {
@@ -123,7 +122,10 @@ impl<'a> Report<'a> {
             share.bytes += load::tensor_bytes(tensor);
             files.insert(tensor.file.clone());
         }
-        let disk_bytes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum();
+        let disk_bytes = match inside::is(checkpoint) {
+            true => inside::bytes(),
+            false => files.iter().filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum(),
+        };
         // A template that does not compile is an error here as it is in `chat`.
         load::template(checkpoint)?;
         let plans = contexts
@@ -163,7 +165,10 @@ impl<'a> Report<'a> {
         if let Some(origin) = &self.origin {
             fact(out, "packed from", &clean(&origin.to_string()))?;
         }
-        fact(out, "on disk", &format!("{} in {files}", units::bytes(self.disk_bytes)))?;
+        match inside::is(checkpoint) {
+            true => fact(out, "size", &format!("{} inside the program", units::bytes(self.disk_bytes)))?,
+            false => fact(out, "on disk", &format!("{} in {files}", units::bytes(self.disk_bytes)))?,
+        }
         self.print_shape(out, style)?;
         self.print_types(out, style)?;
         self.print_text(out, style)?;

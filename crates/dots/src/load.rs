@@ -21,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     flags::engine::EngineArgs,
-    memory,
+    inside, memory,
     plan::{self, Wish},
     units,
 };
@@ -76,8 +76,11 @@ impl Running {
     }
 }
 
-/// Opens `model`, fetching it first where it is a hub name.
+/// Opens `model`, fetching it first where it is a hub name; where none is named, the one inside.
 pub fn open(model: Option<&str>) -> anyhow::Result<Checkpoint> {
+    if inside::is_meant(model) {
+        return inside::open();
+    }
     let path = hub::resolve(model.ok_or(NoModel)?, &mut Download::default())?;
     Ok(Checkpoint::open(&path)?)
 }
@@ -158,7 +161,11 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
     let options = options(lengths.cache_tokens);
     // A closed stderr is no reason not to run.
     let plan = options.plan(&checkpoint);
-    let weights = if args.no_mmap { "in memory of their own" } else { "mapped from their files" };
+    let weights = match (args.no_mmap, inside::is(&checkpoint)) {
+        (true, _) => "in memory of their own",
+        (false, true) => "inside the program",
+        (false, false) => "mapped from their files",
+    };
     let _ = plan::print(&mut io::stderr().lock(), plan, weights, &lengths, cache_type, memory);
     settle(&mut checkpoint, args.no_mmap, args.mlock, plan.cache_bytes.saturating_add(plan.buffers_bytes))?;
 

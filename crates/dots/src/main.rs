@@ -9,6 +9,7 @@ mod compare;
 mod complete;
 mod export;
 mod flags;
+mod inside;
 mod inspect;
 mod load;
 mod log;
@@ -72,7 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Tokenizer(args)) => tokenizer::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Watch(args)) => watch::run(args),
-        None => Ok(write!(io::stdout(), "{}", cli::HOW_TO_GET_A_MODEL)?),
+        None => Ok(write!(io::stdout(), "{}", cli::how_to_get_a_model(inside::is_there()))?),
     }
 }
 
@@ -83,7 +84,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wrong_call = error.is::<NoModel>();
-    let more = if wrong_call { cli::HOW_TO_GET_A_MODEL } else { "" };
+    let more = if wrong_call { cli::how_to_get_a_model(inside::is_there()) } else { String::new() };
     // The outermost message has the facts already; nothing is left to say if stderr is gone too.
     let _ = writeln!(io::stderr(), "dots: {}", terminal::clean(&error.to_string()));
     let _ = write!(io::stderr(), "{more}");

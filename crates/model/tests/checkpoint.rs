@@ -7,7 +7,7 @@ use std::path::Path;
 use dots_kernels::WeightType;
 use dots_model::{
     Checkpoint, Config,
-    checkpoint::{Format, GenerationDefaults, TokenizerSource},
+    checkpoint::{File, Format, GenerationDefaults, TokenizerSource},
 };
 use support::{copy_of, edit_json, gguf, golden};
 
@@ -41,6 +41,62 @@ fn golden_config() -> Config {
 
 fn golden_gguf_config() -> Config {
     Config { hidden_size: 256, intermediate_size: 352, moe_intermediate_size: 96, head_dim: 64, ..golden_config() }
+}
+
+/// The files of a golden folder, held for as long as the program runs.
+fn held(name: &str) -> Vec<File> {
+    let entries = std::fs::read_dir(golden(name)).unwrap().map(Result::unwrap);
+    let files = entries.map(|entry| {
+        let (name, bytes) = (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap());
+        (&*name.leak(), &*bytes.leak())
+    });
+    files.collect()
+}
+
+#[test]
+fn a_checkpoint_inside_the_program_is_the_same_as_on_disk_and_is_not_copied() {
+    for name in ["hf", "hf-small"] {
+        let (files, on_disk) = (held(name), open(&golden(name)));
+        let inside = Checkpoint::inside(Path::new("inside"), &files).unwrap();
+        assert_eq!(
+            (inside.format, &inside.config, &inside.generation),
+            (on_disk.format, &on_disk.config, &on_disk.generation)
+        );
+        assert_eq!(inside.chat_template, on_disk.chat_template, "{name}");
+        let tokenizer = |checkpoint: &Checkpoint| match &checkpoint.tokenizer {
+            Some(TokenizerSource::HuggingFace { tokenizer, config, .. }) => (tokenizer.clone(), config.clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tokenizer(&inside), tokenizer(&on_disk), "{name}");
+        assert_eq!(inside.tensors().count(), on_disk.tensors().count());
+        for (name, tensor) in inside.tensors() {
+            assert_eq!(tensor.data, on_disk.tensor(name).unwrap().data, "{name}");
+            assert!(
+                files.iter().any(|(_, bytes)| bytes.as_ptr_range().contains(&tensor.data.as_ptr())),
+                "{name} is a copy"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_inside_the_program_is_named_as_it_is_on_disk() {
+    let without = |name: &str| {
+        let mut files = held("hf");
+        files.retain(|(file, _)| *file != name);
+        Checkpoint::inside(Path::new("inside"), &files).unwrap_err().to_string()
+    };
+    assert!(without("config.json").starts_with("inside: folder: expected config.json"), "{}", without("config.json"));
+    let shard = "model-00002-of-00002.safetensors";
+    assert!(without(shard).contains(shard), "{}", without(shard));
+    let mut files = held("hf");
+    for (name, bytes) in &mut files {
+        if *name == "tokenizer_config.json" {
+            *bytes = b"\xff";
+        }
+    }
+    let error = Checkpoint::inside(Path::new("inside"), &files).unwrap_err().to_string();
+    assert_eq!(error, "inside/tokenizer_config.json: file: expected UTF-8, found other bytes at 0");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     cli::{BenchArgs, BenchCommand},
-    load::{self, NoModel},
+    inside, load,
     memory::{self, Memory},
     units,
 };
@@ -125,8 +125,7 @@ impl Model {
 /// The models to measure: one, or the smaller of two first where a line is to be drawn through them.
 fn models(args: &BenchArgs) -> anyhow::Result<Vec<Model>> {
     let Some(shape) = args.random else {
-        let model = args.model.as_deref().ok_or(NoModel)?;
-        let mut checkpoint = load::open(Some(model))?;
+        let mut checkpoint = load::open(args.model.as_deref())?;
         load::settle(&mut checkpoint, args.no_mmap, args.mlock, 0)?;
         return Ok(vec![Model::File(Box::new(checkpoint))]);
     };
@@ -224,7 +223,11 @@ fn say_plan(
     options: &CpuOptions,
     memory: Option<Memory>,
 ) -> io::Result<()> {
-    let weights = if matches!(model, Model::Random { .. }) { "made in memory" } else { "mapped from their files" };
+    let weights = match model {
+        Model::Random { .. } => "made in memory",
+        Model::File(checkpoint) if inside::is(checkpoint) => "inside the program",
+        Model::File(_) => "mapped from their files",
+    };
     let cache = format!("{} tokens in {}", options.cache_tokens, options.cache_type.name());
     writeln!(out, "memory:")?;
     writeln!(out, "  {:<8} {:>10}  {weights}", "weights", units::bytes(plan.weights_bytes))?;

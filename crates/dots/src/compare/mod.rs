@@ -22,7 +22,11 @@ use self::{
     report::{Report, Side},
     statistics::{Position, Summary},
 };
-use crate::{cli::CompareArgs, load, memory, units};
+use crate::{
+    cli::CompareArgs,
+    load::{self, NoModel},
+    memory, units,
+};
 
 /// Most bytes of a text: far more than anybody waits for.
 const MOST_TEXT_BYTES: u64 = 1 << 30;
@@ -32,8 +36,8 @@ const LOGITS_BYTES: usize = 64 << 20;
 const STEP_TOKENS: usize = 512;
 
 pub fn run(args: CompareArgs) -> anyhow::Result<()> {
-    let reference = load::open(args.reference.as_deref())?;
-    let model = load::open(args.model.as_deref())?;
+    let reference = load::open(Some(args.reference.as_deref().ok_or(NoModel)?))?;
+    let model = load::open(Some(args.model.as_deref().ok_or(NoModel)?))?;
     let tokenizer = load::tokenizer(&reference)?;
     same_vocabulary(&reference, &tokenizer, &model)?;
     for checkpoint in [&reference, &model] {

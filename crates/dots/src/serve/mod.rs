@@ -18,13 +18,14 @@ use tokio::net::TcpListener;
 pub use args::{EXAMPLES, LogFormat, ServeArgs};
 
 use crate::{
-    load::{self, NoModel, Users},
+    inside,
+    load::{self, Users},
     open_files, signals,
     terminal::say,
 };
 
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let model = args.model().ok_or(NoModel)?.to_owned();
+    let model = args.model().map(str::to_owned);
     if args.tensor_parallel_size > 1 {
         say(&format!(
             "--tensor-parallel-size {}: this machine has one device for the model, its processor, which runs all of it.",
@@ -37,9 +38,12 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // What is wrong with a key or a certificate is said before anything is loaded.
     let mut options = options(&args)?;
     allow_connections(options.limits.connections);
-    let checkpoint = load::open(Some(&model))?;
+    let checkpoint = load::open(model.as_deref())?;
     let template = load::template(&checkpoint)?;
-    options.model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
+    options.model_names = match args.served_model_name.is_empty() {
+        true => names_of(model.as_deref().unwrap_or(inside::NAME)),
+        false => args.served_model_name,
+    };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

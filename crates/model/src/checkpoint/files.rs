@@ -30,15 +30,19 @@ pub(super) fn read_text(path: &Path, limit_bytes: u64) -> Result<Option<String>,
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
+    text(path, bytes, limit_bytes).map(Some)
+}
+
+/// What stands in `path` as text, which may take `limit_bytes` at most.
+pub(super) fn text(path: &Path, bytes: Vec<u8>, limit_bytes: u64) -> Result<String, Error> {
     if bytes.len() as u64 > limit_bytes {
         return Err(Error::invalid(path, "file", format!("at most {limit_bytes} bytes"), "more"));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::invalid(path, "file", "UTF-8", format!("other bytes at {at}"))
-    })?;
-    Ok(Some(text))
+    })
 }
 
 /// Opens a plain file. Whatever else bears the name is refused first: opening a pipe would wait for its writer.

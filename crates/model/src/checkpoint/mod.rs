@@ -9,6 +9,7 @@ pub mod container;
 mod experts;
 mod files;
 mod fingerprint;
+mod folder;
 mod gguf;
 mod hf;
 mod json;
@@ -24,9 +25,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::folder::Folder;
 use crate::{Config, Error};
 
 pub use files::map;
+pub use folder::File;
 pub(crate) use gguf::SplitName;
 pub use hf::chat_template;
 pub(crate) use hf::shard_names;
@@ -123,13 +126,20 @@ impl Checkpoint {
         if !metadata.is_dir() {
             return gguf::open(path, path);
         }
-        if hf::is_checkpoint(path) {
-            return hf::open(path);
+        let folder = Folder::on_disk(path);
+        if hf::is_checkpoint(&folder) {
+            return hf::open(&folder);
         }
         match gguf::find(path)? {
             Some(file) => gguf::open(path, &file),
-            None => hf::open(path),
+            None => hf::open(&folder),
         }
+    }
+
+    /// As [`Self::open`] of a folder that holds these files, which a program brings in itself: its tensors are these bytes, not copies.
+    /// `name` stands for the folder in messages. Files that begin at multiples of [`container::TENSOR_ALIGNMENT`] are read fastest.
+    pub fn inside(name: &Path, files: &[File]) -> Result<Self, Error> {
+        hf::open(&Folder::inside(name, files))
     }
 
     /// The tensor of that published name.

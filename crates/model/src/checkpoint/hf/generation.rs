@@ -1,25 +1,25 @@
 //! `generation_config.json`.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::{
     super::{
-        GenerationDefaults,
+        Folder, GenerationDefaults,
         json::{self, Object},
     },
     JSON_LIMIT_BYTES,
 };
 use crate::Error;
 
+const FILE: &str = "generation_config.json";
+
 /// The authors' settings. Where `generation_config.json` names no end of turn, `config.json` does.
-pub(super) fn read(folder: &Path, config: &Object<'_>, vocab_size: usize) -> Result<GenerationDefaults, Error> {
+pub(super) fn read(folder: &Folder<'_>, config: &Object<'_>, vocab_size: usize) -> Result<GenerationDefaults, Error> {
     let fallback = token_ids(config, vocab_size)?;
-    let path = folder.join("generation_config.json");
-    let Some(value) = json::read(&path, JSON_LIMIT_BYTES)? else {
+    let Some(value) = folder.read_json(FILE, JSON_LIMIT_BYTES)? else {
         return Ok(GenerationDefaults { eos_token_ids: fallback.unwrap_or_default(), ..Default::default() });
     };
+    let path = folder.file(FILE);
     let json = Object::new(&path, &value)?;
     Ok(GenerationDefaults {
         eos_token_ids: token_ids(&json, vocab_size)?.or(fallback).unwrap_or_default(),

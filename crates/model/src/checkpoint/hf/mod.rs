@@ -15,13 +15,14 @@ use std::{
 use serde_json::Value;
 
 use self::{quantization::Scales, safetensors::Opened};
-use super::{Checkpoint, Format, Tensor, TokenizerSource, experts, files, json, names};
+use super::{Checkpoint, Folder, Format, Tensor, TokenizerSource, experts, json, names};
 use crate::Error;
 
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Room for any real file of its kind, and little enough to read at once.
 const JSON_LIMIT_BYTES: u64 = 64 << 20;
@@ -29,16 +30,16 @@ const TOKENIZER_LIMIT_BYTES: u64 = 256 << 20;
 const TEMPLATE_LIMIT_BYTES: u64 = 4 << 20;
 
 /// Whether `folder` holds safetensors under the names that a checkpoint has.
-pub(super) fn is_checkpoint(folder: &Path) -> bool {
-    folder.join(INDEX).exists() || folder.join(SINGLE).exists()
+pub(super) fn is_checkpoint(folder: &Folder<'_>) -> bool {
+    folder.holds(INDEX) || folder.holds(SINGLE)
 }
 
 /// Opens the checkpoint in `folder`.
-pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
-    let config_path = folder.join(CONFIG);
-    let Some(config_text) = files::read_text(&config_path, JSON_LIMIT_BYTES)? else {
+pub(super) fn open(folder: &Folder<'_>) -> Result<Checkpoint, Error> {
+    let config_path = folder.file(CONFIG);
+    let Some(config_text) = folder.read_text(CONFIG, JSON_LIMIT_BYTES)? else {
         let expected = "config.json with safetensors, or one GGUF model";
-        return Err(Error::invalid(folder, "folder", expected, "neither"));
+        return Err(Error::invalid(folder.path(), "folder", expected, "neither"));
     };
     let config_json = json::parse(&config_path, &config_text)?;
     let config_object = json::Object::new(&config_path, &config_json)?;
@@ -74,29 +75,28 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, Error> {
     {
         tensors.insert(names::HEAD.to_owned(), embedding);
     }
-    names::verify(folder, &config, &tensors)?;
+    names::verify(folder.path(), &config, &tensors)?;
 
-    let tokenizer_config_path = folder.join("tokenizer_config.json");
-    let tokenizer_config = json::read(&tokenizer_config_path, JSON_LIMIT_BYTES)?;
-    let chat_template = read_template(folder, &tokenizer_config_path, tokenizer_config.as_ref())?;
+    let tokenizer_config = folder.read_json(TOKENIZER_CONFIG, JSON_LIMIT_BYTES)?;
+    let chat_template = read_template(folder, tokenizer_config.as_ref())?;
     let tokenizer = tokenizer(folder, tokenizer_config)?;
     let generation = generation::read(folder, &config_object, config.vocab_size)?;
-    Ok(Checkpoint { path: folder.to_owned(), format, config, tokenizer, chat_template, generation, tensors })
+    Ok(Checkpoint { path: folder.path().to_owned(), format, config, tokenizer, chat_template, generation, tensors })
 }
 
 impl TokenizerSource {
     /// The tokenizer of a folder that may hold no weights: `tokenizer.json`, and `tokenizer_config.json` where there is one.
     pub fn of_folder(folder: &Path) -> Result<Self, Error> {
-        let config = json::read(&folder.join("tokenizer_config.json"), JSON_LIMIT_BYTES)?;
-        tokenizer(folder, config)?
-            .ok_or_else(|| Error::invalid(folder.join(TOKENIZER), "file", "a tokenizer", "no such file"))
+        let folder = Folder::on_disk(folder);
+        let config = folder.read_json(TOKENIZER_CONFIG, JSON_LIMIT_BYTES)?;
+        tokenizer(&folder, config)?
+            .ok_or_else(|| Error::invalid(folder.file(TOKENIZER), "file", "a tokenizer", "no such file"))
     }
 }
 
-fn tokenizer(folder: &Path, config: Option<serde_json::Value>) -> Result<Option<TokenizerSource>, Error> {
-    let path = folder.join(TOKENIZER);
-    let text = files::read_text(&path, TOKENIZER_LIMIT_BYTES)?;
-    Ok(text.map(|tokenizer| TokenizerSource::HuggingFace { path, tokenizer, config }))
+fn tokenizer(folder: &Folder<'_>, config: Option<serde_json::Value>) -> Result<Option<TokenizerSource>, Error> {
+    let text = folder.read_text(TOKENIZER, TOKENIZER_LIMIT_BYTES)?;
+    Ok(text.map(|tokenizer| TokenizerSource::HuggingFace { path: folder.file(TOKENIZER), tokenizer, config }))
 }
 
 /// One safetensors file, opened.
@@ -106,23 +106,23 @@ struct Shard {
 }
 
 /// Opens every safetensors file of the checkpoint and holds it to the index, where there is one.
-fn read_shards(folder: &Path) -> Result<Vec<Shard>, Error> {
-    let index_path = folder.join(INDEX);
-    let Some(index) = json::read(&index_path, JSON_LIMIT_BYTES)? else {
-        let path = folder.join(SINGLE);
-        if !path.exists() {
+fn read_shards(folder: &Folder<'_>) -> Result<Vec<Shard>, Error> {
+    let index_path = folder.file(INDEX);
+    let Some(index) = folder.read_json(INDEX, JSON_LIMIT_BYTES)? else {
+        let path = folder.file(SINGLE);
+        if !folder.holds(SINGLE) {
             let expected = format!("{SINGLE} or {INDEX}");
-            return Err(Error::invalid(folder, "folder", expected, "neither"));
+            return Err(Error::invalid(folder.path(), "folder", expected, "neither"));
         }
-        let opened = safetensors::read(&path)?;
+        let opened = safetensors::parse(&path, &folder.map(SINGLE)?)?;
         return Ok(vec![Shard { file: path.into(), opened }]);
     };
     let weight_map = weight_map(&index_path, &index)?;
     let mut shards = Vec::new();
     let mut seen: HashMap<String, PathBuf> = HashMap::new();
     for shard in weight_map.values().copied().collect::<BTreeSet<&str>>() {
-        let path = folder.join(shard);
-        let opened = safetensors::read(&path)?;
+        let path = folder.file(shard);
+        let opened = safetensors::parse(&path, &folder.map(shard)?)?;
         for entry in &opened.entries {
             if let Some(first) = seen.insert(entry.name.clone(), path.clone()) {
                 return Err(experts::twice(&path, &entry.name, &first));
@@ -131,7 +131,7 @@ fn read_shards(folder: &Path) -> Result<Vec<Shard>, Error> {
         shards.push(Shard { file: path.into(), opened });
     }
     for (name, shard) in &weight_map {
-        let path = folder.join(shard);
+        let path = folder.file(shard);
         if seen.get(*name) != Some(&path) {
             let expected = format!("this tensor, which {INDEX} places here");
             return Err(Error::invalid(path, *name, expected, "nothing"));
@@ -170,17 +170,18 @@ fn weight_map<'a>(path: &'a Path, index: &'a Value) -> Result<HashMap<&'a str, &
 
 /// The chat template in a tokenizer's folder; `None` where it has none.
 pub fn chat_template(folder: &Path) -> Result<Option<String>, Error> {
-    let config_path = folder.join("tokenizer_config.json");
-    let config = json::read(&config_path, JSON_LIMIT_BYTES)?;
-    read_template(folder, &config_path, config.as_ref())
+    let folder = Folder::on_disk(folder);
+    let config = folder.read_json(TOKENIZER_CONFIG, JSON_LIMIT_BYTES)?;
+    read_template(&folder, config.as_ref())
 }
 
 /// The chat template: a file of its own, or a field of `tokenizer_config.json`, a string or a list of named ones.
-fn read_template(folder: &Path, config_path: &Path, config: Option<&Value>) -> Result<Option<String>, Error> {
-    if let Some(text) = files::read_text(&folder.join("chat_template.jinja"), TEMPLATE_LIMIT_BYTES)? {
+fn read_template(folder: &Folder<'_>, config: Option<&Value>) -> Result<Option<String>, Error> {
+    if let Some(text) = folder.read_text("chat_template.jinja", TEMPLATE_LIMIT_BYTES)? {
         return Ok(Some(text));
     }
     let Some(config) = config else { return Ok(None) };
+    let config_path = &folder.file(TOKENIZER_CONFIG);
     let config = json::Object::new(config_path, config)?;
     match config.get("chat_template") {
         None => Ok(None),

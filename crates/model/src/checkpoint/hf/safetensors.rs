@@ -15,7 +15,7 @@ use serde::{
 use serde_json::Value;
 
 use super::{
-    super::{Tensor, files, json},
+    super::{Tensor, json},
     packed::Packed,
 };
 use crate::Error;
@@ -61,13 +61,8 @@ pub(super) struct Opened {
     pub(super) packed: Option<Packed>,
 }
 
-/// Maps `path` and reads its header.
-pub(super) fn read(path: &Path) -> Result<Opened, Error> {
-    parse(path, &files::map(path)?)
-}
-
-/// Reads the header of `file` and checks that its tensors fill the rest, one after the other, without hole or overlap.
-fn parse(path: &Path, file: &Bytes) -> Result<Opened, Error> {
+/// Reads the header of `file`, which is at `path`, and checks that its tensors fill the rest, one after the other, without hole or overlap.
+pub(super) fn parse(path: &Path, file: &Bytes) -> Result<Opened, Error> {
     let Some(length) = file.first_chunk() else {
         return Err(Error::invalid(path, "header length", "8 bytes", format!("{} bytes", file.len())));
     };
