@@ -63,7 +63,10 @@ shards() {
 train() {
     local run=$1 recipe=$2
     shift 2
-    if [ -e "$run/recipe.toml" ]; then "$dots" train "$run"; else "$dots" train "$recipe" -o "$run" "$@"; fi
+    if [ -e "$run/recipe.toml" ]; then set -- "$run"; else set -- "$recipe" -o "$run" "$@"; fi
+    "$dots" train "$@" 2>&1 | tee -i "$run.log" >&2
+    # A run that was stopped ends well too, and is not done.
+    tail -n 1 "$run.log" | grep -q '^All .* steps are made' || exit 130
 }
 
 # The newest checkpoint of a run.
@@ -86,7 +89,11 @@ chat() {
     ln -sfn "$(newest chat)" chatty
 }
 
-pack() { "$dots" pack chatty nano-q4 --type q4; }
+pack() {
+    "$dots" pack chatty nano-q4 --type q4
+    # So small a model says what it knows best, or nonsense.
+    sed -i 's/"do_sample": true/"do_sample": false/' nano-q4/generation_config.json
+}
 
 scores() {
     local model
@@ -95,6 +102,14 @@ scores() {
     done
 }
 
-card() { python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$here/../models/nano"; }
+# A rehearsal does not replace the model of the repository.
+card() {
+    local out=$here/../models/nano
+    if [ -n "$minutes" ]; then out=$work/models-nano; fi
+    mkdir -p "$out"
+    rm -f "$out"/*.safetensors
+    cp nano-q4/* "$out/"
+    python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$out"
+}
 
 for each in text corpus tokenizer shards pretrain chat pack scores card; do step "$each"; done
