@@ -6,7 +6,8 @@
 # WORK is a folder for all of it, some 3 GB. What is done is not done again, and training goes on from its last checkpoint: after a crash or
 # Ctrl-C, run the same command. --minutes N makes the whole thing small enough for about N minutes of training steps. --to STEP ends after text,
 # corpus, tokenizer, shards, pretrain, chat, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
-# --minutes counts on. Needs Python 3 and, for the text, apt-get and dpkg-deb of a Debian 12; FREE names a folder that text.py wrote before.
+# --minutes counts on, SHAPE options for the shape of a rehearsal (`--set model.layers=2`). Needs Python 3 and, for the text, apt-get and dpkg-deb
+# of a Debian 12; FREE names a folder that text.py wrote before.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
         *) work=$1; shift ;;
     esac
 done
-[ -n "$work" ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ -n "$work" ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 dots=$(realpath "${DOTS:-$here/../target/release/dots}")
 mkdir -p "$work/done" "$work/data"
 work=$(realpath "$work")
@@ -75,7 +76,8 @@ newest() { find "$1/checkpoints" -mindepth 1 -maxdepth 1 -name 'step-*' | sort |
 pretrain() {
     local set=()
     if [ -n "$minutes" ]; then
-        set=(--set "phases.stable.tokens=$(scaled 11)" --set "phases.annealing.tokens=$(scaled 7)" --set "checkpoints.every_tokens=$(scaled 3)" \
+        read -ra set <<< "${SHAPE:-}"
+        set+=(--set "phases.stable.tokens=$(scaled 11)" --set "phases.annealing.tokens=$(scaled 7)" --set "checkpoints.every_tokens=$(scaled 3)" \
             --set "validation.every_tokens=$(scaled 3)")
     fi
     train pretrain "$here/nano/nano.toml" ${set[@]+"${set[@]}"}
@@ -96,9 +98,10 @@ pack() {
 }
 
 scores() {
-    local model
+    local model every=1
+    if [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; then every=20; fi
     for model in nano-q4 chatty; do
-        python3 "$here/nano/evaluate.py" --dots "$dots" --model "$model" --held corpus/heldout.jsonl --out "scores-$model.json"
+        python3 "$here/nano/evaluate.py" --dots "$dots" --model "$model" --held corpus/heldout.jsonl --out "scores-$model.json" --every "$every"
     done
 }
 

@@ -77,7 +77,8 @@ def text(work, free):
     out += [f"| {LANGUAGES[language]} | {characters:,} | {100 * characters / everything:.1f} % |" for language, characters in by_language.most_common()]
     out += ["", "| licence | characters | share |", "| --- | ---: | ---: |"]
     out += [f"| {licence} | {characters:,} | {100 * characters / everything:.1f} % |" for licence, characters in by_licence.most_common()]
-    out += ["", "Text of this project is under its MIT licence.", "", "## Token shards", "", "What the run was held to, as `dots tokenize` wrote it:", "",
+    out += ["", "Text of this project is under its MIT licence. Its pages (`docs`) are those of the commit that the corpus was made from: at another commit they, and with them",
+            "the tokenizer and every shard, may differ from these.", "", "## Token shards", "", "What the run was held to, as `dots tokenize` wrote it:", "",
             "| shard | tokens | SHA-256 of the tokens |", "| --- | ---: | --- |"]
     out += [f"| {name} | {shard['tokens']:,} | `{shard['bin_sha256']}` |" for name, shard in shards.items()]
     return "\n".join(out) + "\n"
