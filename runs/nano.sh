@@ -5,7 +5,7 @@
 #
 # WORK is a folder for all of it, some 3 GB. What is done is not done again, and training goes on from its last checkpoint: after a crash or
 # Ctrl-C, run the same command. --minutes N makes the whole thing small enough for about N minutes of training steps. --to STEP ends after text,
-# corpus, tokenizer, shards, pretrain, chat, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
+# corpus, tokenizer, shards, pretrain, more, chat, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
 # --minutes counts on, SHAPE options for the shape of a rehearsal (`--set model.layers=2`). Needs Python 3 and, for the text, apt-get and dpkg-deb
 # of a Debian 12; FREE names a folder that text.py wrote before.
 set -euo pipefail
@@ -38,14 +38,17 @@ step() {
     if [ "$step" = "$last" ]; then exit 0; fi
 }
 
-# A part of the 30 M training tokens: of 11 stable, 7 annealing, 12 fine-tuning.
-scaled() { echo $(($1 * minutes * 60 * ${SPEED:-4500} / 30 / 4096 * 4096 + 4096)); }
+# A part of the 25 M training tokens: of 11 stable, 7 annealing, 7 fine-tuning.
+scaled() { echo $(($1 * minutes * 60 * ${SPEED:-4500} / 25 / 4096 * 4096 + 4096)); }
+
+# Whether a rehearsal is so short that a tenth of the corpus is enough.
+is_small() { [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; }
 
 text() { [ -e "$free/sources.tsv" ] || python3 "$here/nano/text.py" "$free"; }
 
 corpus() {
     local small=()
-    if [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; then small=(--small); fi
+    if is_small; then small=(--small); fi
     python3 "$here/nano/corpus.py" "$free" corpus ${small[@]+"${small[@]}"}
 }
 
@@ -84,9 +87,19 @@ pretrain() {
     ln -sfn "$(newest pretrain)" pretrained
 }
 
+# Chats that only fine-tuning sees: neither the tokenizer nor pretraining depends on them.
+more() {
+    local small=()
+    if is_small; then small=(--small); fi
+    python3 "$here/nano/more.py" corpus ${small[@]+"${small[@]}"}
+}
+
 chat() {
-    local set=()
-    if [ -n "$minutes" ]; then set=(--set "phases.chat.epochs=$(awk "BEGIN { print 3 * $minutes * 60 * ${SPEED:-4500} / 30e6 }")" --set "checkpoints.every_tokens=$(scaled 2)"); fi
+    local set=() tenths=1
+    if is_small; then tenths=10; fi
+    if [ -n "$minutes" ]; then
+        set=(--set "phases.chat.epochs=$(awk "BEGIN { print $tenths * $minutes * 60 * ${SPEED:-4500} / 25e6 }")" --set "checkpoints.every_tokens=$(scaled 2)")
+    fi
     train chat "$here/nano/nano-chat.toml" ${set[@]+"${set[@]}"}
     ln -sfn "$(newest chat)" chatty
 }
@@ -99,7 +112,7 @@ pack() {
 
 scores() {
     local model every=1
-    if [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; then every=20; fi
+    if is_small; then every=20; fi
     for model in nano-q4 chatty; do
         python3 "$here/nano/evaluate.py" --dots "$dots" --model "$model" --held corpus/heldout.jsonl --out "scores-$model.json" --every "$every"
     done
@@ -115,4 +128,4 @@ card() {
     python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$out"
 }
 
-for each in text corpus tokenizer shards pretrain chat pack scores card; do step "$each"; done
+for each in text corpus tokenizer shards pretrain more chat pack scores card; do step "$each"; done
