@@ -4,9 +4,10 @@
     python3 runs/nano/more.py CORPUS
 
 Reads CORPUS/heldout.jsonl of corpus.py and writes CORPUS/more/{facts,sums,glossary}.jsonl, beside the corpus and not in it, so that neither the tokenizer nor
-pretraining depend on it. A small model that has learnt a question by heart answers that one alone. So facts are asked here in broken sentences (words left out, two
-phrases joined, neighbours changed), which leaves it the words that matter; sums and words in other sentences. No question here has eight tokens in a row with
-one of the evaluation, nor is one; none is made of the evaluation's own sentences.
+pretraining depend on it. A small model that has learnt a question by heart answers that one alone. So facts are asked here in some forty further ways each
+(`phrases/`, written without a look at the evaluation's), half of the time in broken sentences (words left out, two phrases joined, neighbours changed), which leaves
+it the words that matter; sums and words in other sentences. No question here has eight tokens in a row with one of the evaluation, nor is one; none is made of the
+evaluation's own sentences, nor of a phrase that the evaluation asks by, where two people thought of the same.
 """
 
 import json
@@ -23,7 +24,8 @@ import ngrams
 import sums
 
 SEED = corpus.SEED + 2
-AMOUNTS = {"facts": 60, "sums": 24_000, "glossary": 24_000}  # facts: of each fact in each language
+AMOUNTS = {"facts": 110, "sums": 24_000, "glossary": 24_000}  # facts: of each fact in each language
+WHOLE = 0.5  # of the phrases, those that stay unbroken
 
 VERBS = {
     "en": ["{} how?", "how {}", "what do I do to {}", "dots: {}", "Explain how to {}.", "Trying to {}, what now?", "My goal is to {}.", "I have to {}.", "We need to {}.", "Best way to {}?",
@@ -67,10 +69,19 @@ def parts(phrase, language):
     return phrase.split(" ")
 
 
-def broken(phrases, language, rng):
-    """One or two phrases with words left out or moved. The last word of a Korean stem stays, as its ending hangs on it."""
+def plain(text):
+    return " ".join(ngrams.tokens(text))
+
+
+def held_phrases():
+    """What the evaluation asks by, in all languages."""
+    return {plain(fact.phrases[language][-1]) for fact in facts.read() for language in facts.LANGUAGES}
+
+
+def broken(phrase, phrases, language, rng):
+    """`phrase` with words left out or moved, or joined with another. The last word of a Korean stem stays, as its ending hangs on it."""
     glue = "" if language == "zh" else " "
-    words = parts(facts.vary(rng.choice(phrases), language, rng), language)
+    words = parts(phrase, language)
     last = [words.pop()] if language == "ko" else []
     if len(phrases) > 1 and rng.random() < 0.3:
         other = parts(rng.choice(phrases), language)[: -1 if language == "ko" else None]
@@ -80,12 +91,12 @@ def broken(phrases, language, rng):
     if len(kept) > 1 and rng.random() < 0.25:
         i = rng.randrange(len(kept) - 1)
         kept[i], kept[i + 1] = kept[i + 1], kept[i]
-    return glue.join(kept + last).strip() or rng.choice(phrases)
+    return glue.join(kept + last).strip() or phrase
 
 
 def further_phrases():
     """What `phrases/*.txt` adds to the facts: {name: {language: phrases}}. None of them is held out."""
-    keys, further = {"e": "en", "z": "zh", "k": "ko"}, {}
+    keys, further, held, dropped = {"e": "en", "z": "zh", "k": "ko"}, {}, held_phrases(), 0
     for file in sorted((pathlib.Path(__file__).parent / "phrases").glob("*.txt")):
         name = ""
         for number, line in enumerate(file.read_text().splitlines(), 1):
@@ -93,18 +104,26 @@ def further_phrases():
             if key == "@":
                 name = value.strip()
             elif key.rstrip(":") in keys and name:
-                further.setdefault(name, {}).setdefault(keys[key[0]], []).extend(phrase.strip() for phrase in value.split("; "))
+                phrases = [phrase.strip() for phrase in value.split("; ")]
+                kept = [phrase for phrase in phrases if plain(phrase) not in held]
+                dropped += len(phrases) - len(kept)
+                further.setdefault(name, {}).setdefault(keys[key[0]], []).extend(kept)
             elif line.strip():
                 raise SystemExit(f"{file}:{number}: expected `@ NAME`, or phrases after `e: `, `z: ` or `k: `, found {line[:40]!r}")
     unknown = sorted(set(further) - {fact.name for fact in facts.read()})
     if unknown:
         raise SystemExit(f"phrases: expected names of facts, found {', '.join(unknown)}")
+    print(f"phrases: {sum(len(phrases) for fact in further.values() for phrases in fact.values())}; {dropped} left out, which the evaluation asks by", file=sys.stderr)
     return further
 
 
-def ask_fact(fact, language, further, rng):
+def ask_fact(fact, language, further, held, rng):
     phrases = fact.phrases[language][:-1] + further.get(fact.name, {}).get(language, [])
-    phrase = broken(phrases, language, rng)
+    phrase = rng.choice(phrases)
+    varied = facts.vary(phrase, language, rng)
+    phrase = phrase if plain(varied) in held else varied
+    if rng.random() >= WHOLE:
+        phrase = broken(phrase, phrases, language, rng)
     if fact.form != "verb":
         return facts.rough(phrase if fact.form == "question" else facts.ask(rng.choice(facts.NOUNS[language]), phrase, language), language, rng)
     template = rng.choice(VERBS[language] if rng.random() < 0.6 else facts.VERBS[language])
@@ -133,10 +152,10 @@ def main(folder, scale):
     held = [json.loads(line)["question"] for line in (folder / "heldout.jsonl").read_text().splitlines()]
     wanted, whole = set().union(*map(ngrams.grams, held)), {" ".join(ngrams.tokens(text)) for text in held}
     unseen = lambda text: wanted.isdisjoint(ngrams.grams(text)) and " ".join(ngrams.tokens(text)) not in whole
-    words, further = glossary.read(), further_phrases()
+    words, further, phrases = glossary.read(), further_phrases(), held_phrases()
     amounts = {kind: max(1, n // scale) for kind, n in AMOUNTS.items()}
     pairs = {
-        "facts": [(ask_fact(fact, language, further, rng), fact.answer(language)) for fact in facts.read() for language in facts.LANGUAGES for _ in range(amounts["facts"])],
+        "facts": [(ask_fact(fact, language, further, phrases, rng), fact.answer(language)) for fact in facts.read() for language in facts.LANGUAGES for _ in range(amounts["facts"])],
         "sums": [ask_sum(rng.choice(facts.LANGUAGES), rng) for _ in range(amounts["sums"])],
         "glossary": [ask_word(words, rng.choice(facts.LANGUAGES), rng) for _ in range(amounts["glossary"])],
     }
