@@ -5,7 +5,7 @@
 #
 # WORK is a folder for all of it, some 3 GB. What is done is not done again, and training goes on from its last checkpoint: after a crash or
 # Ctrl-C, run the same command. --minutes N makes the whole thing small enough for about N minutes of training steps. --to STEP ends after text,
-# corpus, tokenizer, shards, pretrain, more, chat, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
+# corpus, tokenizer, shards, pretrain, more, chat, again, pack or scores. DOTS names the program (target/release/dots), SPEED the tokens a second that
 # --minutes counts on, SHAPE options for the shape of a rehearsal (`--set model.layers=2`). Needs Python 3 and, for the text, apt-get and dpkg-deb
 # of a Debian 12; FREE names a folder that text.py wrote before.
 set -euo pipefail
@@ -38,8 +38,8 @@ step() {
     if [ "$step" = "$last" ]; then exit 0; fi
 }
 
-# A part of the 25 M training tokens: of 11 stable, 7 annealing, 7 fine-tuning.
-scaled() { echo $(($1 * minutes * 60 * ${SPEED:-4500} / 25 / 4096 * 4096 + 4096)); }
+# A part of the 31 M training tokens: of 11 stable, 7 annealing, 8 and 5 fine-tuning.
+scaled() { echo $(($1 * minutes * 60 * ${SPEED:-4500} / 31 / 4096 * 4096 + 4096)); }
 
 # Whether a rehearsal is so short that a tenth of the corpus is enough.
 is_small() { [ -n "$minutes" ] && [ "$minutes" -lt 20 ]; }
@@ -94,15 +94,20 @@ more() {
     python3 "$here/nano/more.py" corpus ${small[@]+"${small[@]}"}
 }
 
-chat() {
+# fine_tune RUN RECIPE END: a run whose last checkpoint END will name.
+fine_tune() {
     local set=() tenths=1
     if is_small; then tenths=10; fi
     if [ -n "$minutes" ]; then
-        set=(--set "phases.chat.epochs=$(awk "BEGIN { print $tenths * $minutes * 60 * ${SPEED:-4500} / 25e6 }")" --set "checkpoints.every_tokens=$(scaled 2)")
+        set=(--set "phases.0.epochs=$(awk "BEGIN { print $tenths * $minutes * 60 * ${SPEED:-4500} / 31e6 }")" --set "checkpoints.every_tokens=$(scaled 2)")
     fi
-    train chat "$here/nano/nano-chat.toml" ${set[@]+"${set[@]}"}
-    ln -sfn "$(newest chat)" chatty
+    train "$1" "$here/nano/$2" ${set[@]+"${set[@]}"}
+    ln -sfn "$(newest "$1")" "$3"
 }
+
+chat() { fine_tune chat nano-chat.toml chat-end; }
+
+again() { fine_tune again nano-again.toml chatty; }
 
 pack() {
     "$dots" pack chatty nano-q4 --type q4
@@ -128,4 +133,4 @@ card() {
     python3 "$here/nano/card.py" --dots "$dots" --work . --free "$free" --out "$out"
 }
 
-for each in text corpus tokenizer shards pretrain more chat pack scores card; do step "$each"; done
+for each in text corpus tokenizer shards pretrain more chat again pack scores card; do step "$each"; done

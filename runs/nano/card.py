@@ -119,27 +119,30 @@ Percent, greedy, of the 4-bit pack, and of bf16 in brackets. {', '.join(f'{asked
         }
         return "## Shape\n\n| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items()) + "\n"
 
-    def curve(self, run, file, title):
-        steps, validations = self.metrics(run)
-        bin_steps = max(1, len(steps) // 200)
-        line = [(statistics.fmean(step["tokens"] for step in part) / 1e6, statistics.fmean(step["loss"] for step in part))
-                for part in (steps[i : i + bin_steps] for i in range(0, len(steps), bin_steps))]
-        lines = {"training": line}
+    def draw(self, file, title, runs, validations=()):
+        """Losses of runs, {name: steps}, some 200 points each."""
+        lines = {}
+        for name, steps in runs.items():
+            bin_steps = max(1, len(steps) // 200)
+            parts = [steps[i : i + bin_steps] for i in range(0, len(steps), bin_steps)]
+            lines[name] = [(statistics.fmean(step["tokens"] for step in part) / 1e6, statistics.fmean(step["loss"] for step in part)) for part in parts]
         if validations:
             lines["validation"] = [(tokens / 1e6, loss) for tokens, loss in validations]
         (self.out / file).write_text(drawings.curves(title, lines))
-        return steps, validations
 
     def training(self):
-        steps, validations = self.curve("pretrain", "curves.svg", "Pretraining: loss in nats a token")
-        chat_steps, _ = self.curve("chat", "chat-curves.svg", "Fine-tuning: loss in nats a token of the answers")
+        steps, validations = self.metrics("pretrain")
+        self.draw("curves.svg", "Pretraining: loss in nats a token", {"training": steps}, validations)
+        chat_steps, again_steps = self.metrics("chat")[0], self.metrics("again")[0]
+        self.draw("chat-curves.svg", "Fine-tuning: loss in nats a token of the answers", {"first": chat_steps, "again": again_steps})
         recipe = tomllib.loads((self.work / "pretrain/recipe.toml").read_text())
         phases = ", then ".join(f"{phase['tokens'] / 1e6:g} M tokens {phase['name']} ({phase['learning_rate']['from']:g} → {phase['learning_rate']['to']:g})" for phase in recipe["phases"])
-        chat = tomllib.loads((self.work / "chat/recipe.toml").read_text())["phases"][0]
+        chat, again = (tomllib.loads((self.work / run / "recipe.toml").read_text())["phases"][0] for run in ("chat", "again"))
+        rates = lambda phase: f"{phase['learning_rate']['from']:g} → {phase['learning_rate']['to']:g}"
         made = json.loads((self.work / "chatty/dots.json").read_text())
         rows = []
         seconds = 0
-        for name, run in (("pretraining", steps), ("fine-tuning", chat_steps)):
+        for name, run in (("pretraining", steps), ("fine-tuning", chat_steps), ("fine-tuning again", again_steps)):
             tokens = sum(step["batch_tokens"] for step in run)
             spent = sum(step["seconds"] for step in run)
             # The fastest tenth of the steps had the machine to themselves, where anything had.
@@ -147,13 +150,13 @@ Percent, greedy, of the 4-bit pack, and of bf16 in brackets. {', '.join(f'{asked
             seconds += tokens / alone
             rows.append(f"| {name} | {len(run):,} | {tokens / 1e6:.2f} M | {spent / 3600:.2f} | {alone:,.0f} | {2 * tokens / alone / 3600:.2f} |")
         parameters = self.inspected["parameters"]["active"]
-        work = 6 * parameters * sum(step["batch_tokens"] for step in steps + chat_steps)
+        work = 6 * parameters * sum(step["batch_tokens"] for step in steps + chat_steps + again_steps)
         checkpoints = sorted(path.name for path in (self.work / "pretrain/checkpoints").iterdir() if path.name.startswith("step-"))
         losses = f" The validation loss, on free text alone, ended at {validations[-1][1]:.2f} nats." if validations else ""
         return f"""## Training
 
-Pretraining: {phases}. Fine-tuning on chats: {chat.get('epochs', 1):g} times through ({chat['learning_rate']['from']:g} → {chat['learning_rate']['to']:g}). Recipes: `runs/nano/nano.toml` and
-`nano-chat.toml`.{losses}
+Pretraining: {phases}. Fine-tuning on chats: {chat.get('epochs', 1):g} times through ({rates(chat)}), and {again.get('epochs', 1):g} times through others
+({rates(again)}). Recipes: `runs/nano/nano.toml`, `nano-chat.toml` and `nano-again.toml`.{losses}
 
 ![Loss of pretraining by tokens](curves.svg)
 ![Loss of fine-tuning by tokens](chat-curves.svg)
@@ -161,7 +164,7 @@ Pretraining: {phases}. Fine-tuning on chats: {chat.get('epochs', 1):g} times thr
 | | steps | tokens | hours of steps, as they were | tokens/s of the fastest tenth | core-hours at that speed |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {chr(10).join(rows)}
-| together | {len(steps) + len(chat_steps):,} | {sum(step['batch_tokens'] for step in steps + chat_steps) / 1e6:.2f} M | | | {2 * seconds / 3600:.2f} |
+| together | {len(steps) + len(chat_steps) + len(again_steps):,} | {sum(step['batch_tokens'] for step in steps + chat_steps + again_steps) / 1e6:.2f} M | | | {2 * seconds / 3600:.2f} |
 
 Made on 2 cores ({made['instruction_set']}), which other work shared: hours as they were are longer than it takes alone. The products of weights are {work / 1e15:.2f} PFLOP. The same
 command gives the same bits on that kind of machine, on any number of threads. The run's {len(checkpoints)} checkpoints of pretraining, {checkpoints[0]} to {checkpoints[-1]}, are

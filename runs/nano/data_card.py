@@ -65,9 +65,9 @@ def text(work, free):
             "## Fine-tuning", "", f"{epochs:g} times through chats of this project:", "", "| kind | what | chats | characters |", "| --- | --- | ---: | ---: |"]
     for kind, count in counts["chats"].items():
         out.append(f"| {kind} | {OWN[kind]} | {count['chats']:,} | {count['characters']:,} |")
-    for file in sorted((work / "corpus/more").glob("*.jsonl")):
+    for file in [*sorted((work / "corpus/more").glob("*.jsonl")), *sorted((work / "corpus/again").glob("*.jsonl"))]:
         chats = [json.loads(line)["messages"] for line in file.read_text().splitlines()]
-        out.append(f"| more {file.stem} | the same in further and in broken sentences, made by `runs/nano/more.py` | {len(chats):,} | {sum(len(turn['content']) for chat in chats for turn in chat):,} |")
+        out.append(f"| {file.parent.name} {file.stem} | the same in further and in broken sentences, made by `runs/nano/more.py` | {len(chats):,} | {sum(len(turn['content']) for chat in chats for turn in chat):,} |")
     out += ["", "The questions of the evaluation are made of phrases that none of this holds: no eight tokens in a row (words, or characters of Chinese) of a held-out",
             "question occur in any chat or document, and none is a question of the training set (`runs/nano/ngrams.py`).", "",
             "## Free text by package", "",

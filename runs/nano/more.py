@@ -3,13 +3,14 @@
 
     python3 runs/nano/more.py CORPUS
 
-Reads CORPUS/heldout.jsonl of corpus.py and writes CORPUS/more/{facts,sums,glossary}.jsonl, beside the corpus and not in it, so that neither the tokenizer nor
-pretraining depend on it. A small model that has learnt a question by heart answers that one alone. So facts are asked here in some forty further ways each
-(`phrases/`, written without a look at the evaluation's), half of the time in broken sentences (words left out, two phrases joined, neighbours changed), which leaves
-it the words that matter; sums and words in other sentences. No question here has eight tokens in a row with one of the evaluation, nor is one; none is made of the
+Reads CORPUS/heldout.jsonl of corpus.py and writes CORPUS/more/{facts,sums,glossary}.jsonl, and again/ for what is learnt last, beside the corpus and not in it, so
+that neither the tokenizer nor pretraining depend on it. A small model that has learnt a question by heart answers that one alone. So facts are asked here in some forty further ways each
+(`phrases/`, written without a look at the evaluation's), half of the time, and a quarter in the end, in broken sentences (words left out, two phrases joined, neighbours changed), which leaves
+it the words that matter; sums and words in other sentences, in the end in those of `phrases/templates.json`. No question here has eight tokens in a row with one of the evaluation, nor is one; none is made of the
 evaluation's own sentences, nor of a phrase that the evaluation asks by, where two people thought of the same.
 """
 
+import dataclasses
 import json
 import pathlib
 import random
@@ -23,10 +24,19 @@ import korean
 import ngrams
 import sums
 
-SEED = corpus.SEED + 2
-AMOUNTS = {"facts": 110, "sums": 24_000, "glossary": 24_000}  # facts: of each fact in each language
-WHOLE = 0.5  # of the phrases, those that stay unbroken
 
+@dataclasses.dataclass
+class Set:
+    """One of the two sets of chats; `facts`: of each fact in each language, `whole`: of the phrases, those that stay unbroken."""
+    seed: int
+    facts: int
+    sums: int
+    glossary: int
+    whole: float
+    templates: bool
+
+
+SETS = {"more": Set(corpus.SEED + 2, 110, 24_000, 24_000, 0.5, False), "again": Set(corpus.SEED + 3, 80, 20_000, 20_000, 0.75, True)}
 VERBS = {
     "en": ["{} how?", "how {}", "what do I do to {}", "dots: {}", "Explain how to {}.", "Trying to {}, what now?", "My goal is to {}.", "I have to {}.", "We need to {}.", "Best way to {}?",
            "Someone asked me to {}.", "Where do I {}?", "What lets me {}?", "Should I do something special to {}?", "{} please", "I'd love to {}.", "When I want to {}, what helps?"],
@@ -117,12 +127,12 @@ def further_phrases():
     return further
 
 
-def ask_fact(fact, language, further, held, rng):
+def ask_fact(fact, language, further, held, whole, rng):
     phrases = fact.phrases[language][:-1] + further.get(fact.name, {}).get(language, [])
     phrase = rng.choice(phrases)
     varied = facts.vary(phrase, language, rng)
     phrase = phrase if plain(varied) in held else varied
-    if rng.random() >= WHOLE:
+    if rng.random() >= whole:
         phrase = broken(phrase, phrases, language, rng)
     if fact.form != "verb":
         return facts.rough(phrase if fact.form == "question" else facts.ask(rng.choice(facts.NOUNS[language]), phrase, language), language, rng)
@@ -130,40 +140,52 @@ def ask_fact(fact, language, further, held, rng):
     return facts.rough(facts.ask(template, phrase, language), language, rng)
 
 
-def ask_sum(language, rng):
+def templates():
+    """Sentences for sums and words, {kind: {language: sentences}}, of `phrases/templates.json` and here; none is the evaluation's."""
+    further = json.loads((pathlib.Path(__file__).parent / "phrases/templates.json").read_text())
+    ours = {**SUMS, "word": WORDS}
+    held = {**sums.HELD_PHRASES, "word": glossary.HELD_PHRASES}
+    forbidden = lambda kind, language: {plain(sentence) for sentence in held[kind][language]} - {plain(sentence) for sentence in sums.PHRASES.get(kind, {}).get(language, [])}
+    return {kind: {language: ours[kind][language] + [sentence for sentence in further[kind][language] if plain(sentence) not in forbidden(kind, language)] for language in facts.LANGUAGES}
+            for kind in ours}
+
+
+def ask_sum(sentences, language, rng):
     while True:
         a, op, b = sums.draw(rng, rng.choice(corpus.DIGITS))
         if not sums.is_held(a, op, b):
             break
-    asked = rng.choice(SUMS[op][language]).format(a=a, b=b)
+    asked = rng.choice(sentences[op][language]).format(a=a, b=b)
     if language == "ko":
         asked = korean.repair(korean.repair(asked, str(a)), str(b))
     return facts.rough(asked, language, rng), sums.answer(a, op, b, language)
 
 
-def ask_word(words, language, rng):
+def ask_word(sentences, words, language, rng):
     word, (source, target) = rng.choice(words), rng.choice(glossary.directions(language))
-    asked = glossary.ask(rng.choice(WORDS[language]), language, word[source], target)
+    asked = glossary.ask(rng.choice(sentences[language]), language, word[source], target)
     return facts.rough(asked, language, rng), glossary.answer(language, word[source], target, word[target])
 
 
 def main(folder, scale):
-    rng = random.Random(SEED)
     held = [json.loads(line)["question"] for line in (folder / "heldout.jsonl").read_text().splitlines()]
-    wanted, whole = set().union(*map(ngrams.grams, held)), {" ".join(ngrams.tokens(text)) for text in held}
-    unseen = lambda text: wanted.isdisjoint(ngrams.grams(text)) and " ".join(ngrams.tokens(text)) not in whole
+    wanted, whole = set().union(*map(ngrams.grams, held)), {plain(text) for text in held}
+    unseen = lambda text: wanted.isdisjoint(ngrams.grams(text)) and plain(text) not in whole
     words, further, phrases = glossary.read(), further_phrases(), held_phrases()
-    amounts = {kind: max(1, n // scale) for kind, n in AMOUNTS.items()}
-    pairs = {
-        "facts": [(ask_fact(fact, language, further, phrases, rng), fact.answer(language)) for fact in facts.read() for language in facts.LANGUAGES for _ in range(amounts["facts"])],
-        "sums": [ask_sum(rng.choice(facts.LANGUAGES), rng) for _ in range(amounts["sums"])],
-        "glossary": [ask_word(words, rng.choice(facts.LANGUAGES), rng) for _ in range(amounts["glossary"])],
-    }
-    for kind, rows in pairs.items():
-        kept = [(asked, answer) for asked, answer in rows if asked and unseen(asked)]
-        rng.shuffle(kept)
-        corpus.write(folder / "more" / f"{kind}.jsonl", ({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]} for asked, answer in kept))
-        print(f"{kind}: {len(kept)} chats, {len(rows) - len(kept)} left out for the evaluation's sake", file=sys.stderr)
+    for name, kinds in SETS.items():
+        rng = random.Random(kinds.seed)
+        sentences = templates() if kinds.templates else {**SUMS, "word": WORDS}
+        times = lambda n: range(max(1, n // scale))
+        pairs = {
+            "facts": [(ask_fact(fact, language, further, phrases, kinds.whole, rng), fact.answer(language)) for fact in facts.read() for language in facts.LANGUAGES for _ in times(kinds.facts)],
+            "sums": [ask_sum(sentences, rng.choice(facts.LANGUAGES), rng) for _ in times(kinds.sums)],
+            "glossary": [ask_word(sentences["word"], words, rng.choice(facts.LANGUAGES), rng) for _ in times(kinds.glossary)],
+        }
+        for kind, rows in pairs.items():
+            kept = [(asked, answer) for asked, answer in rows if asked and unseen(asked)]
+            rng.shuffle(kept)
+            corpus.write(folder / name / f"{kind}.jsonl", ({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]} for asked, answer in kept))
+            print(f"{name}/{kind}: {len(kept)} chats, {len(rows) - len(kept)} left out for the evaluation's sake", file=sys.stderr)
 
 
 if __name__ == "__main__":
