@@ -9,7 +9,7 @@ use dots_model::Config;
 use dots_train::{
     cpu::{CpuStep, Options},
     recipe::Optimizer,
-    step::{Dials, MicroBatch, Step, Totals},
+    step::{ALL_EXPERTS, Dials, MicroBatch, Step, Totals},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let targets: Vec<u32> = tokens[1..].iter().copied().chain([0]).collect();
     let attend_from = vec![0; tokens.len()];
     let totals = Totals { targets: tokens.len() as u64, sequences: sequences as u64 };
-    let dials = Dials { learning_rate: 3e-4, sequence_loss: 1e-4, bias_rate: 1e-3 };
+    let dials = Dials { learning_rate: 3e-4, sequence_loss: 1e-4, bias_rate: 1e-3, balanced: ALL_EXPERTS };
     for round in 0..6 {
         let began = Instant::now();
         step.begin(totals, dials)?;

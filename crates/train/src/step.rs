@@ -41,7 +41,13 @@ pub struct Dials {
     pub sequence_loss: f64,
     /// How far a router's bias moves after the step (γ).
     pub bias_rate: f64,
+    /// The experts whose biases move, towards these experts' own mean load: from the first on, and before the second. Those past a
+    /// router's last are none.
+    pub balanced: [usize; 2],
 }
+
+/// [`Dials::balanced`] where all experts are.
+pub const ALL_EXPERTS: [usize; 2] = [0, usize::MAX];
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use dots_kernels::train::Precision;
 use dots_train::{
     cpu::{CpuStep, Options},
-    step::{Dials, StateKind, Step},
+    step::{ALL_EXPERTS, Dials, StateKind, Step},
 };
 use serde_json::Value;
 use support::{DIALS, OPTIONS, Sequences, accumulate, distance, gradients, hf, json, recipe, state, step, tensors};
@@ -18,7 +18,7 @@ fn pytorch() -> (Sequences, Vec<Value>) {
     (Sequences::whole(&tokens), golden["steps"].as_array().unwrap().clone())
 }
 
-const PYTORCH: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.0, bias_rate: 0.0 };
+const PYTORCH: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.0, bias_rate: 0.0, balanced: ALL_EXPERTS };
 
 /// Every gradient is as near as `most`; those that are zero are exactly zero. Returns the largest distance.
 fn near(got: &HashMap<String, Vec<f32>>, want: &HashMap<String, Vec<f32>>, most: f64) -> f64 {

@@ -6,7 +6,7 @@ mod support;
 use dots_kernels::train::Precision;
 use dots_train::{
     cpu::{CpuStep, Options},
-    step::{MicroBatch, NO_TARGET, StateKind, Step, StepError, StepReport, Totals},
+    step::{Dials, MicroBatch, NO_TARGET, StateKind, Step, StepError, StepReport, Totals},
 };
 use support::{DIALS, OPTIONS, accumulate, documents, gradients, small, state, step};
 
@@ -133,7 +133,7 @@ fn what_is_frozen_stays_and_counts_in_no_norm() {
     let sequences = documents();
     let mut model = model(&OPTIONS);
     let frozen = |name: &str| name.contains(".experts.") || name.contains("self_attn");
-    model.freeze(frozen);
+    model.freeze(|parameter| if frozen(&parameter.name) { parameter.shape[0] } else { 0 });
     let before = state(&mut model, StateKind::Weight);
     accumulate(&mut model, &sequences, &[5], DIALS);
     let learning = gradients(&model).into_iter().filter(|(name, _)| !frozen(name));
@@ -143,6 +143,26 @@ fn what_is_frozen_stays_and_counts_in_no_norm() {
     let after = state(&mut model, StateKind::Weight);
     for (name, before) in &before {
         assert_eq!(frozen(name), *before == after[name], "{name}");
+    }
+}
+
+#[test]
+fn of_a_router_with_new_experts_only_their_rows_and_biases_learn() {
+    let mut model = model(&OPTIONS);
+    let (experts, hidden) = (model.config().n_routed_experts, model.config().hidden_size);
+    let old = experts - 2;
+    let is_router = |name: &str| name.ends_with("mlp.gate.weight");
+    model.freeze(|parameter| if is_router(&parameter.name) { old } else { 0 });
+    let before = state(&mut model, StateKind::Weight);
+    step(&mut model, &documents(), &[5], Dials { balanced: [old, experts], ..DIALS });
+    let after = state(&mut model, StateKind::Weight);
+    for (name, before) in before.iter().filter(|(name, _)| is_router(name)) {
+        let (before, after) = (before.split_at(old * hidden), after[name].split_at(old * hidden));
+        assert_eq!(before.0, after.0, "{name}");
+        assert!(before.1.iter().zip(after.1).all(|(before, after)| before != after), "{name}");
+    }
+    for (name, before) in before.iter().filter(|(name, _)| name.ends_with("e_score_correction_bias")) {
+        assert_eq!(before[..old], after[name][..old], "{name}");
     }
 }
 
@@ -225,7 +245,7 @@ fn a_step_without_a_target_in_one_micro_batch_is_the_same_as_without_it() {
     let mut sequences = documents();
     let at = 2 * sequences.length;
     sequences.targets[..at].fill(NO_TARGET);
-    let dials = dots_train::step::Dials { sequence_loss: 0.0, ..DIALS };
+    let dials = Dials { sequence_loss: 0.0, ..DIALS };
     let mut both = model(&OPTIONS);
     accumulate(&mut both, &sequences, &[2, 3], dials);
     let mut one = model(&OPTIONS);
@@ -249,7 +269,7 @@ fn what_no_machine_has_is_planned_and_refused_before_it_is_taken() {
 #[test]
 fn the_gradient_is_the_slope_of_the_whole_loss() {
     let sequences = documents();
-    let still = dots_train::step::Dials { learning_rate: 0.0, sequence_loss: 0.3, bias_rate: 0.0 };
+    let still = Dials { learning_rate: 0.0, sequence_loss: 0.3, bias_rate: 0.0, ..DIALS };
     let loads = |report: &StepReport| report.routers.iter().map(|router| router.loads.clone()).collect::<Vec<_>>();
     let mut model = CpuStep::random(&small(), 7, 0.3, &OPTIONS).unwrap();
     accumulate(&mut model, &sequences, &[2, 3], still);

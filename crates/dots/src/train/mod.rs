@@ -216,12 +216,20 @@ fn set(recipe: &mut Recipe, changes: &[String]) -> anyhow::Result<()> {
 fn step(recipe: &Recipe, options: &Options, is_begun: bool) -> anyhow::Result<Box<dyn Step>> {
     let (ranks, seed, model) = (recipe.ranks, recipe.seed, &recipe.model);
     let start = model.start.as_deref().filter(|_| !is_begun).map(Checkpoint::open).transpose()?;
-    Ok(match (start, plan::is_shared(recipe)) {
-        (Some(start), false) => Box::new(CpuStep::from_checkpoint(&start, options)?),
-        (None, false) => Box::new(CpuStep::random(&model.config, seed, model.initial_deviation, options)?),
-        (Some(start), true) => Box::new(RankedStep::from_checkpoint(&start, options, ranks)?),
-        (None, true) => Box::new(RankedStep::random(&model.config, seed, model.initial_deviation, options, ranks)?),
-    })
+    if plan::is_shared(recipe) {
+        let mut step = match start {
+            Some(start) => RankedStep::from_checkpoint(&start, options, ranks)?,
+            None => RankedStep::random(&model.config, seed, model.initial_deviation, options, ranks)?,
+        };
+        step.freeze(|parameter| model.frozen_rows(&parameter.name, parameter.shape[0]));
+        return Ok(Box::new(step));
+    }
+    let mut step = match start {
+        Some(start) => CpuStep::from_checkpoint(&start, options)?,
+        None => CpuStep::random(&model.config, seed, model.initial_deviation, options)?,
+    };
+    step.freeze(|parameter| model.frozen_rows(&parameter.name, parameter.shape[0]));
+    Ok(Box::new(step))
 }
 
 fn plan(args: &TrainArgs) -> anyhow::Result<()> {

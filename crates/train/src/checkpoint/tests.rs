@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     cpu::{CpuStep, Options},
     recipe::Optimizer,
-    step::{Dials, MicroBatch, StateTensor, StepError, StepReport, TakeState, Totals},
+    step::{ALL_EXPERTS, Dials, MicroBatch, StateTensor, StepError, StepReport, TakeState, Totals},
 };
 
 const TOKENS: usize = 24;
@@ -37,7 +37,7 @@ fn learn(step: &mut dyn Step, seed: u32) -> StepReport {
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| (seed * 31 + i * i * 7) % 500).collect();
     let targets: Vec<u32> = tokens[1..].iter().copied().chain([1]).collect();
     let batch = MicroBatch { sequence_tokens: TOKENS, tokens: &tokens, attend_from: &[0; TOKENS], targets: &targets };
-    let dials = Dials { learning_rate: 1e-3, sequence_loss: 1e-3, bias_rate: 1e-2 };
+    let dials = Dials { learning_rate: 1e-3, sequence_loss: 1e-3, bias_rate: 1e-2, balanced: ALL_EXPERTS };
     step.begin(Totals { targets: TOKENS as u64, sequences: 1 }, dials).unwrap();
     step.forward_backward(&batch).unwrap();
     step.update().unwrap()

@@ -125,19 +125,9 @@ impl CpuStep {
         &mut self.part.parameters.gradients
     }
 
-    /// Freezes the parameters whose name `is_frozen` says so of, and lets all others learn.
-    pub fn freeze(&mut self, is_frozen: impl Fn(&str) -> bool) {
-        for parameter in &mut self.part.parameters.table {
-            parameter.frozen = is_frozen(&parameter.name);
-        }
-    }
-
-    /// Leaves all experts of a layer's router but the first `experts` outside the sign balancing. A layer that is dense has none.
-    pub fn balance_first(&mut self, layer: usize, experts: usize) {
-        let index = layer.checked_sub(self.part.config.first_k_dense_replace);
-        if let Some(balanced) = index.and_then(|index| self.part.balanced.get_mut(index)) {
-            *balanced = experts.min(self.part.config.n_routed_experts);
-        }
+    /// Freezes as many of each parameter's first rows as `frozen_rows` says, of a vector its first numbers, and lets all others learn.
+    pub fn freeze(&mut self, frozen_rows: impl Fn(&Parameter) -> usize) {
+        self.part.freeze(&frozen_rows);
     }
 
     /// Forward, and backward where `learn`.
@@ -212,7 +202,7 @@ impl Step for CpuStep {
             sequence_loss: step.sequence_loss / step.totals.sequences as f64,
             gradient_norm,
             weight_norm,
-            routers: self.part.balance(std::slice::from_ref(&all), step.dials.bias_rate, step.tokens),
+            routers: self.part.balance(std::slice::from_ref(&all), &step.dials, step.tokens),
         })
     }
 

@@ -27,14 +27,19 @@ pub struct Parameter {
     pub start: usize,
     /// Its layer, or none where it is outside layers.
     pub layer: Option<usize>,
-    /// Whether updates leave it as it is, and its gradient counts nowhere.
-    pub frozen: bool,
+    /// How many of its numbers, from the first, updates leave as they are; their gradients count nowhere.
+    pub frozen: usize,
 }
 
 impl Parameter {
     /// Its numbers in the row of all.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.start..self.start + self.len()
+    }
+
+    /// Those of them that learn.
+    pub fn learning(&self) -> std::ops::Range<usize> {
+        self.start + self.frozen..self.start + self.len()
     }
 
     /// How many numbers it has.
@@ -57,7 +62,7 @@ pub(super) fn table(config: &Config, share: &Share) -> Vec<Parameter> {
         .filter(|(name, _)| !name.ends_with(BIAS) && share.holds(name))
         .map(|(name, shape)| {
             let start = if expert_of(&name).is_some() { &mut expert_start } else { &mut start };
-            let parameter = Parameter { layer: layer_of(&name), name, shape, start: *start, frozen: false };
+            let parameter = Parameter { layer: layer_of(&name), name, shape, start: *start, frozen: 0 };
             *start += parameter.len();
             parameter
         })

@@ -14,7 +14,7 @@ use super::{
     head::Learning,
     layer::Pass,
     memory::Memory,
-    parameters::{self, Parameters},
+    parameters::{self, Parameter, Parameters},
     random,
     share::{Share, expert_of},
     update,
@@ -37,8 +37,6 @@ pub(crate) struct Part {
     loads: Vec<u64>,
     /// `(MoE layers)`: sum of the tokens' entropies.
     entropies: Vec<f64>,
-    /// How many experts, from the first, each router's sign balancing moves.
-    pub(super) balanced: Vec<usize>,
 }
 
 /// Where a tensor comes among those of all parts: by layer, expert, and its place in its part's table.
@@ -119,7 +117,6 @@ impl Part {
             again,
             loads,
             entropies,
-            balanced: vec![config.n_routed_experts; moe_layers],
         })
     }
 
@@ -127,6 +124,14 @@ impl Part {
     pub(crate) fn initialise(&mut self, seed: u64, deviation: f64) {
         let Parameters { table, weights, .. } = &mut self.parameters;
         random::initialise(&self.compute, table, seed, deviation, weights);
+    }
+
+    /// Freezes as many of each parameter's first rows as `frozen_rows` says, of a vector its first numbers, and lets all others learn.
+    pub(crate) fn freeze(&mut self, frozen_rows: &dyn Fn(&Parameter) -> usize) {
+        for parameter in &mut self.parameters.table {
+            let row = parameter.shape[1..].iter().product::<usize>();
+            parameter.frozen = frozen_rows(parameter).saturating_mul(row).min(parameter.len());
+        }
     }
 
     /// Numbers of a position in the residual stream.
@@ -322,15 +327,16 @@ impl Part {
     }
 
     /// Moves the biases by the loads, and says what the routers of these layers did over `tokens`.
-    pub(crate) fn balance(&mut self, layers: &[Range<usize>], bias_rate: f64, tokens: u64) -> Vec<RouterReport> {
-        let Self { config, parameters, loads, entropies, balanced, .. } = self;
+    pub(crate) fn balance(&mut self, layers: &[Range<usize>], dials: &Dials, tokens: u64) -> Vec<RouterReport> {
+        let Self { config, parameters, loads, entropies, .. } = self;
         let (experts, dense) = (config.n_routed_experts, config.first_k_dense_replace);
+        let [first, end] = dials.balanced.map(|expert| expert.min(experts));
         let mixtures = layers.iter().cloned().flatten().filter_map(|layer| layer.checked_sub(dense));
         mixtures
             .map(|moe| {
                 let loads = &loads[moe * experts..(moe + 1) * experts];
                 let biases = &mut parameters.biases[moe * experts..(moe + 1) * experts];
-                update::balance(biases, loads, balanced[moe], bias_rate);
+                update::balance(biases, loads, first..end.max(first), dials.bias_rate);
                 RouterReport {
                     layer: dense + moe,
                     loads: loads.to_vec(),

@@ -1,6 +1,6 @@
 //! The end of a step: the gradient's norm, clipping, AdamW, and the balancing biases.
 
-use std::sync::Mutex;
+use std::{ops::Range, sync::Mutex};
 
 use dots_kernels::{
     Compute,
@@ -16,8 +16,8 @@ use crate::step::StepError;
 /// Sum of the squares of all gradients that are owned and not frozen. One that is not finite is an error.
 pub(super) fn gradient_squares(compute: &Compute, parameters: &Parameters) -> Result<f64, StepError> {
     let mut total = 0.0;
-    for parameter in parameters.table.iter().filter(|parameter| !parameter.frozen) {
-        for (part, _) in Parameters::owned_of(&parameters.owned, &parameter.range()) {
+    for parameter in &parameters.table {
+        for (part, _) in Parameters::owned_of(&parameters.owned, &parameter.learning()) {
             let gradients = &parameters.gradients[part];
             total += tensor_squares(compute, gradients);
             if !total.is_finite() {
@@ -49,7 +49,7 @@ fn tensor_squares(compute: &Compute, numbers: &[f32]) -> f64 {
 }
 
 /// Adds up what `body` says of each stretch, in order.
-fn stretches(compute: &Compute, len: usize, body: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
+fn stretches(compute: &Compute, len: usize, body: impl Fn(Range<usize>) -> f64 + Sync) -> f64 {
     /// Stretches in flight: their sums stand on the stack.
     const AT_ONCE: usize = 256;
     let mut total = 0.0;
@@ -80,11 +80,9 @@ pub(super) fn update(
     let Optimizer { beta1, beta2, epsilon, weight_decay, clip } = *optimizer;
     let mut total = 0.0;
     for parameter in &*table {
-        if parameter.frozen {
-            for (part, _) in Parameters::owned_of(owned, &parameter.range()) {
-                total += tensor_squares(compute, &weights[part]);
-            }
-            continue;
+        let learning = parameter.learning();
+        for (part, _) in Parameters::owned_of(owned, &(parameter.start..learning.start)) {
+            total += tensor_squares(compute, &weights[part]);
         }
         let step = AdamW {
             beta1: beta1 as f32,
@@ -95,7 +93,7 @@ pub(super) fn update(
             root_scale: (1.0 - beta2.powi(t)).sqrt().recip() as f32,
             gradient_scale: (clip / (gradient_norm + 1e-6)).min(1.0) as f32,
         };
-        for (part, at) in Parameters::owned_of(owned, &parameter.range()) {
+        for (part, at) in Parameters::owned_of(owned, &learning) {
             let moments = at..at + part.len();
             let (weights, gradients) = (&mut weights[part.clone()], &gradients[part]);
             let (first, second) = (&mut first[moments.clone()], &mut second[moments]);
@@ -131,13 +129,13 @@ fn update_tensor(
     })
 }
 
-/// Moves the biases of the first `balanced` experts of a layer towards their mean load (Wang et al., 2024).
-pub(super) fn balance(biases: &mut [f32], loads: &[u64], balanced: usize, rate: f64) {
-    let loads = &loads[..balanced];
+/// Moves the biases of a layer's experts `balanced` towards their mean load (Wang et al., 2024).
+pub(super) fn balance(biases: &mut [f32], loads: &[u64], balanced: Range<usize>, rate: f64) {
+    let loads = &loads[balanced.clone()];
     let total: u64 = loads.iter().sum();
-    for (bias, load) in biases.iter_mut().zip(loads) {
+    for (bias, load) in biases[balanced].iter_mut().zip(loads) {
         // mean − load has the sign of total − experts · load, in whole numbers.
-        *bias += match (load * balanced as u64).cmp(&total) {
+        *bias += match (load * loads.len() as u64).cmp(&total) {
             std::cmp::Ordering::Less => rate as f32,
             std::cmp::Ordering::Equal => 0.0,
             std::cmp::Ordering::Greater => -rate as f32,
@@ -152,9 +150,13 @@ mod tests {
     #[test]
     fn biases_move_by_the_sign_of_what_is_missing_and_new_experts_wait() {
         let mut biases = [0.0; 4];
-        balance(&mut biases, &[1, 2, 3, 100], 3, 0.5);
+        balance(&mut biases, &[1, 2, 3, 100], 0..3, 0.5);
         assert_eq!(biases, [0.5, 0.0, -0.5, 0.0]);
-        balance(&mut biases, &[1, 2, 3, 100], 4, 0.5);
+        balance(&mut biases, &[1, 2, 3, 100], 0..4, 0.5);
         assert_eq!(biases, [1.0, 0.5, 0.0, -0.5]);
+        balance(&mut biases, &[1, 2, 3, 100], 2..4, 0.5);
+        assert_eq!(biases, [1.0, 0.5, 0.5, -1.0]);
+        balance(&mut biases, &[1, 2, 3, 100], 4..4, 0.5);
+        assert_eq!(biases, [1.0, 0.5, 0.5, -1.0], "nobody is balanced");
     }
 }

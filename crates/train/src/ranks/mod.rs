@@ -29,7 +29,7 @@ use self::{
     rank::{Done, Rank, Seen, Work},
 };
 use crate::{
-    cpu::{Options, Plan, batch, memory::Memory, part::Part, state},
+    cpu::{Options, Parameter, Plan, batch, memory::Memory, part::Part, state},
     recipe::Ranks,
     step::{Dials, MicroBatch, NO_TARGET, RouterReport, StateTensor, Step, StepError, StepReport, TakeState, Totals},
 };
@@ -90,6 +90,11 @@ impl RankedStep {
             part.load(checkpoint)?;
         }
         Ok(step)
+    }
+
+    /// Freezes as many of each parameter's first rows as `frozen_rows` says, of a vector its first numbers, and lets all others learn.
+    pub fn freeze(&mut self, frozen_rows: impl Fn(&Parameter) -> usize) {
+        self.parts.iter_mut().for_each(|part| part.freeze(&frozen_rows));
     }
 
     fn zeros(config: &Config, options: &Options, ranks: Ranks) -> Result<Self, RanksError> {

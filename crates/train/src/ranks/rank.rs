@@ -121,7 +121,7 @@ impl Rank {
         for (way, row) in [&ways.data, &ways.replicas].into_iter().zip(part.weight_rows_mut()) {
             gather(way, row)?;
         }
-        let routers = part.balance(&self.pieces, dials.bias_rate, sequences.tokens());
+        let routers = part.balance(&self.pieces, &dials, sequences.tokens());
         Ok(Done { seen, gradient_norm, weight_squares, routers })
     }
 

@@ -4,6 +4,7 @@ use std::fmt::{Debug, Display, Write};
 
 use super::{
     Length, Phase, Recipe, Source,
+    freeze::PARTS,
     phases::{ATTENTIONS, KINDS, SHAPES},
 };
 
@@ -73,6 +74,13 @@ fn model(text: &mut String, recipe: &Recipe) {
     line(text, "norm_epsilon", number(config.rms_norm_eps));
     line(text, "rope_theta", number(config.rope_theta));
     line(text, "initial_deviation", number(recipe.model.initial_deviation));
+    // What only some recipes say leaves the others, and their hashes, as they were.
+    if recipe.model.new_experts > 0 {
+        line(text, "new_experts", recipe.model.new_experts);
+    }
+    if !recipe.model.freeze.is_empty() {
+        line(text, "freeze", list(recipe.model.freeze.iter().map(|part| word(&PARTS, *part))));
+    }
 }
 
 fn settings(text: &mut String, recipe: &Recipe) {
@@ -87,6 +95,9 @@ fn settings(text: &mut String, recipe: &Recipe) {
     head(text, "[balance]");
     line(text, "bias_rate", number(recipe.balance.bias_rate));
     line(text, "sequence_loss", number(recipe.balance.sequence_loss));
+    if recipe.model.new_experts > 0 {
+        line(text, "settle_tokens", recipe.balance.settle_tokens);
+    }
 
     head(text, "[arithmetic]");
     line(text, "precision", word(&super::PRECISIONS, recipe.arithmetic.precision));

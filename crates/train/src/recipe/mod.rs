@@ -17,6 +17,7 @@ mod canonical;
 mod changes;
 pub mod count;
 mod error;
+mod freeze;
 mod model;
 mod phases;
 mod section;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use changes::Change;
 pub use error::{Place, RecipeError};
+pub use freeze::Part;
 pub use model::Model;
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
 
@@ -111,6 +113,8 @@ pub struct Balance {
     pub bias_rate: f64,
     /// Weight of the sequence-wise balance loss (α).
     pub sequence_loss: f64,
+    /// Tokens of the run before the biases of [`Model::new_experts`] move.
+    pub settle_tokens: u64,
 }
 
 /// How numbers are computed.
@@ -237,7 +241,12 @@ impl Recipe {
         let balance = Balance {
             bias_rate: section.not_negative("bias_rate")?.unwrap_or(1e-3),
             sequence_loss: section.not_negative("sequence_loss")?.unwrap_or(1e-4),
+            // Where nothing else is said, the whole run.
+            settle_tokens: section.count("settle_tokens", 0)?.unwrap_or(count::MOST),
         };
+        if model.new_experts == 0 && section.has("settle_tokens") {
+            return Err(section.wrong("settle_tokens", "model.new_experts beside it, which it is about", None));
+        }
         section.finish(&[("gamma", "bias_rate"), ("alpha", "sequence_loss")])?;
 
         let mut section = top.section("arithmetic")?;

@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 
 use dots_model::{Checkpoint, Config, Error};
 
-use super::{error::RecipeError, section::Section};
+use super::{
+    error::RecipeError,
+    freeze::{self, Part},
+    section::Section,
+};
 
 /// The model that a run trains.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +19,28 @@ pub struct Model {
     pub initial_deviation: f64,
     /// Checkpoint folder whose weights the run starts from, in place of random ones.
     pub start: Option<PathBuf>,
+    /// How many routed experts of each layer, the last ones, were added to the start.
+    pub new_experts: usize,
+    /// What stays as it is, each part once; new experts and their routers' rows never do.
+    pub freeze: Vec<Part>,
+}
+
+impl Model {
+    /// How many routed experts of each layer are not new.
+    pub fn old_experts(&self) -> usize {
+        self.config.n_routed_experts - self.new_experts
+    }
+
+    /// How many rows of the tensor `name`, of `rows` in all, stay as they are.
+    pub fn frozen_rows(&self, name: &str, rows: usize) -> usize {
+        freeze::frozen_rows(&self.freeze, self.old_experts(), name, rows)
+    }
+
+    /// The experts whose biases the sign balancing moves ([`crate::step::Dials::balanced`]), before the new ones have settled and after.
+    pub fn balanced(&self, settled: bool) -> [usize; 2] {
+        let first = if self.freeze.contains(&Part::Routers) { self.old_experts() } else { 0 };
+        [first, if settled { self.config.n_routed_experts } else { self.old_experts() }]
+    }
 }
 
 /// Width and deviation of the published model: smaller ones start from larger numbers, so that products keep their size.
@@ -126,7 +152,12 @@ pub fn read(section: &mut Section<'_>, path: &Path) -> Result<Model, RecipeError
     }
     let scaled = FULL_DEVIATION * (FULL_WIDTH / config.hidden_size as f64).sqrt();
     let initial_deviation = section.positive("initial_deviation")?.unwrap_or(scaled);
-    Ok(Model { config, initial_deviation, start })
+    let new_experts = section.whole("new_experts", 0..=config.n_routed_experts as u64 - 1)?.unwrap_or(0) as usize;
+    if new_experts > 0 && start.is_none() {
+        return Err(section.wrong("new_experts", "start beside it, a checkpoint that they were added to", None));
+    }
+    let freeze = freeze::read(section, new_experts)?;
+    Ok(Model { config, initial_deviation, start, new_experts, freeze })
 }
 
 /// Names that people may know the dials by.

@@ -319,3 +319,57 @@ fn spikes_are_doubted_as_the_recipe_says() {
     let error = parse(&format!("{SMALL}[spike]\ndeviation = 3\n")).unwrap_err();
     assert!(error.contains("spike.deviation: unknown key; the nearest known one is 'deviations'"), "{error}");
 }
+
+/// `small()`, started from a checkpoint that two experts were added to; `model` goes into its `[model]`.
+fn grown(model: &str) -> Result<Recipe, String> {
+    // A kept recipe says every dial, and needs no folder to be read.
+    parse(&small().canonical().replace("[model]\n", &format!("[model]\nstart = \"grown\"\n{model}\n")))
+}
+
+#[test]
+fn what_is_frozen_is_all_but_the_new_experts_and_their_rows() {
+    let model = grown("new_experts = 2\nfreeze = \"all\"").unwrap().model;
+    let rows = |name: &str, rows| model.frozen_rows(&format!("model.{name}.weight"), rows);
+    for name in [
+        "embed_tokens",
+        "norm",
+        "layers.0.mlp.up_proj",
+        "layers.3.self_attn.q_proj",
+        "layers.3.mlp.shared_experts.down_proj",
+        "layers.3.mlp.experts.29.gate_proj",
+    ] {
+        assert_eq!(rows(name, 96), 96, "{name}");
+    }
+    assert_eq!(model.frozen_rows("lm_head.weight", 8192), 8192);
+    assert_eq!(rows("layers.3.mlp.experts.30.gate_proj", 96), 0);
+    assert_eq!(rows("layers.3.mlp.gate", 32), 30);
+    assert_eq!([model.balanced(false), model.balanced(true)], [[30, 30], [30, 32]]);
+
+    let model = grown("new_experts = 2\nfreeze = [\"experts\", \"norms\"]").unwrap().model;
+    let rows = |name: &str| model.frozen_rows(name, 32);
+    assert_eq!(rows("model.layers.3.mlp.gate.weight"), 0);
+    assert_eq!(rows("model.layers.3.self_attn.k_norm.weight"), 32);
+    assert_eq!([model.balanced(false), model.balanced(true)], [[0, 30], [0, 32]]);
+    assert_eq!([false, true].map(|settled| small().model.balanced(settled)), [[0, 32]; 2]);
+}
+
+#[test]
+fn what_is_said_of_new_experts_is_kept_and_what_makes_no_sense_is_refused() {
+    let recipe = grown("new_experts = 2\nfreeze = [\"routers\", \"embedding\"]").unwrap();
+    assert_eq!(recipe.model.freeze, [Part::Embedding, Part::Routers]);
+    assert_eq!(parse(&recipe.canonical()).unwrap().canonical(), recipe.canonical());
+    assert!(recipe.canonical().contains("settle_tokens"));
+    assert!(!small().canonical().contains("settle_tokens"), "a recipe without them reads as it did");
+    for (model, expected) in [
+        ("new_experts = 32", "model.new_experts: expected a whole number from 0 to 31, found 32"),
+        ("freeze = \"all\"", "model.freeze: expected something left to learn, such as new_experts above 0"),
+        ("freeze = [\"expert\"]", "shared_experts, experts, routers, all, found \"expert\""),
+    ] {
+        let error = grown(model).unwrap_err();
+        assert!(error.contains(expected), "{model}: {error}");
+    }
+    let error = parse(&SMALL.replace("context = 2048", "context = 2048\nnew_experts = 2")).unwrap_err();
+    assert!(error.contains("model.new_experts: expected start beside it"), "{error}");
+    let error = parse(&format!("{SMALL}[balance]\nsettle_tokens = 5\n")).unwrap_err();
+    assert!(error.contains("balance.settle_tokens: expected model.new_experts beside it"), "{error}");
+}

@@ -14,6 +14,9 @@ mod tests;
 #[derive(Debug, Clone)]
 pub struct Schedule {
     phases: Vec<Phase>,
+    /// [`Dials::balanced`] before new experts have settled, and from this many tokens of the run on.
+    balanced: [[usize; 2]; 2],
+    settle_tokens: u64,
     spans: Vec<Span>,
     /// By phase: tokens of its warm-up's steps, and of all.
     extents: Vec<Extent>,
@@ -64,7 +67,13 @@ impl Schedule {
     /// The schedule of `recipe`. `packed_sequences(phase)` is asked for phases whose length is said in epochs: how many sequences all of
     /// their epochs fill. Every step of a stage is whole: the last one of a phase may go past its tokens.
     pub fn new(recipe: &Recipe, packed_sequences: impl Fn(usize) -> u64) -> Self {
-        let mut schedule = Self { phases: recipe.phases.clone(), spans: Vec::new(), extents: Vec::new() };
+        let mut schedule = Self {
+            phases: recipe.phases.clone(),
+            balanced: [false, true].map(|settled| recipe.model.balanced(settled)),
+            settle_tokens: recipe.balance.settle_tokens,
+            spans: Vec::new(),
+            extents: Vec::new(),
+        };
         let (mut step, mut tokens) = (0, 0);
         for (index, phase) in recipe.phases.iter().enumerate() {
             let asked = match phase.length {
@@ -116,10 +125,11 @@ impl Schedule {
         let step_in_phase = span.first_step_in_phase + steps;
         let tokens_in_phase = span.tokens_in_phase + steps * span.batch_tokens;
         let (phase, extent) = (&self.phases[span.phase], self.extents[span.phase]);
+        let tokens = span.tokens + steps * span.batch_tokens;
         Some(Position {
             phase: span.phase,
             step_in_phase,
-            tokens: span.tokens + steps * span.batch_tokens,
+            tokens,
             tokens_in_phase,
             batch_tokens: span.batch_tokens,
             dials: Dials {
@@ -129,6 +139,7 @@ impl Schedule {
                 },
                 sequence_loss: phase.sequence_loss,
                 bias_rate: phase.bias_rate,
+                balanced: self.balanced[usize::from(tokens >= self.settle_tokens)],
             },
         })
     }

@@ -127,3 +127,16 @@ fn the_decay_begins_after_the_warm_up() {
     let schedule = Schedule::new(&recipe, none);
     assert_eq!(schedule.at(19).unwrap().dials.learning_rate, 0.5);
 }
+
+#[test]
+fn new_experts_are_balanced_from_the_step_on_at_which_they_have_settled() {
+    let recipe = small(
+        "[[phases]]\nname = \"p\"\ntokens = 8192\nsequence_tokens = 512\nbatch_tokens = 1024\nlearning_rate = 1e-3\nmixture = { a = 1 }\n",
+    );
+    let text = recipe.canonical().replace("[model]\n", "[model]\nstart = \"grown\"\nnew_experts = 8\n");
+    let recipe =
+        Recipe::parse(&text.replace("[balance]\n", "[balance]\nsettle_tokens = 2000\n"), Path::new("s.toml")).unwrap();
+    let schedule = Schedule::new(&recipe, none);
+    let balanced = |step| schedule.at(step).unwrap().dials.balanced;
+    assert_eq!([0, 1, 2, 7].map(balanced), [[0, 120], [0, 120], [0, 128], [0, 128]]);
+}

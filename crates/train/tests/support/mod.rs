@@ -8,7 +8,7 @@ use dots_model::{Checkpoint, Config};
 use dots_train::{
     cpu::{CpuStep, Options},
     recipe::Optimizer,
-    step::{Dials, MicroBatch, NO_TARGET, StateKind, Step, StepReport, Totals},
+    step::{ALL_EXPERTS, Dials, MicroBatch, NO_TARGET, StateKind, Step, StepReport, Totals},
 };
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub const OPTIONS: Options = Options {
     optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 },
 };
 
-pub const DIALS: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.01, bias_rate: 0.05 };
+pub const DIALS: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.01, bias_rate: 0.05, balanced: ALL_EXPERTS };
 
 /// The `hf` golden, ready to learn.
 pub fn hf(options: &Options) -> CpuStep {
