@@ -19,6 +19,7 @@ use dots_pack::{Recipe, gguf::Held};
 use crate::{
     batch,
     bench::{self, Shape},
+    experts,
     flags::{
         count,
         engine::{ArithmeticArg, CacheTypeArg, EngineArgs},
@@ -185,6 +186,8 @@ pub enum Command {
     /// Train a model by a recipe, or go on with a run
     #[command(after_help = train::EXAMPLES)]
     Train(train::TrainArgs),
+    /// Add experts to a model, or make a dense one into a mixture of experts
+    Experts(experts::ExpertsArgs),
     /// Show training runs in the browser while they run, or write a report of them
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),

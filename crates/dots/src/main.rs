@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod compare;
 mod complete;
+mod experts;
 mod export;
 mod flags;
 mod inside;
@@ -65,6 +66,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Complete(args)) => complete::run(args),
+        Some(Command::Experts(args)) => experts::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Pack(args)) => pack::run(args),

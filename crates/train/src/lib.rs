@@ -10,6 +10,7 @@ pub mod comm;
 mod compressed;
 pub mod cpu;
 mod data_error;
+pub mod experts;
 pub mod flops;
 mod lines;
 pub mod order;

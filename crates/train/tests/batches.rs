@@ -11,7 +11,7 @@ use dots_train::{
     recipe::{Optimizer, Recipe},
     run::{Feed, Sequences},
     shards::{Manifest, ShardWriter},
-    step::{Dials, NO_TARGET, NO_TOKEN, Step, StepReport, Totals},
+    step::{ALL_EXPERTS, Dials, NO_TARGET, NO_TOKEN, Step, StepReport, Totals},
 };
 
 fn step(tokens: usize) -> CpuStep {
@@ -47,7 +47,7 @@ fn sequences(padding: usize) -> Sequences {
 
 fn learnt(padding: usize) -> (StepReport, Vec<f32>) {
     let mut step = step(12 + padding);
-    let dials = Dials { learning_rate: 1e-3, sequence_loss: 0.5, bias_rate: 1e-3 };
+    let dials = Dials { learning_rate: 1e-3, sequence_loss: 0.5, bias_rate: 1e-3, balanced: ALL_EXPERTS };
     step.begin(Totals { targets: 24, sequences: 2 }, dials).unwrap();
     step.forward_backward(&sequences(padding).batch()).unwrap();
     let gradients = step.gradients().to_vec();

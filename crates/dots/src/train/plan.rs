@@ -14,7 +14,7 @@ use dots_train::{
     ranks::RankedStep,
     recipe::{Length, Recipe, count},
     schedule::Schedule,
-    step::{Dials, MicroBatch, Step, StepError, Totals},
+    step::{ALL_EXPERTS, Dials, MicroBatch, Step, StepError, Totals},
 };
 
 use crate::{
@@ -263,7 +263,7 @@ fn seconds(config: &Config, options: &Options, sequence_tokens: usize, sequences
     let tokens: Vec<u32> = (0..n as u64).map(|i| (i * i % config.vocab_size as u64) as u32).collect();
     let targets: Vec<u32> = tokens[1..].iter().copied().chain([0]).collect();
     let batch = MicroBatch { sequence_tokens, tokens: &tokens, attend_from: &vec![0; n], targets: &targets };
-    let dials = Dials { learning_rate: 1e-4, sequence_loss: 1e-4, bias_rate: 1e-3 };
+    let dials = Dials { learning_rate: 1e-4, sequence_loss: 1e-4, bias_rate: 1e-3, balanced: ALL_EXPERTS };
     let mut round = || -> Result<(f64, f64), StepError> {
         let began = Instant::now();
         step.begin(Totals { targets: n as u64, sequences: sequences as u64 }, dials)?;

@@ -14,8 +14,10 @@
 mod error;
 mod file;
 mod name;
+mod publish;
 mod release;
 mod tensors;
+mod weights;
 
 #[cfg(test)]
 mod tests;
@@ -27,11 +29,12 @@ use std::{
 };
 
 use dots_model::Config;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use error::CheckpointError;
 pub use name::Name;
+pub use publish::{Published, publish};
 pub use release::check_tokenizer;
 
 use crate::{
@@ -39,9 +42,8 @@ use crate::{
     step::{StateKind, Step},
 };
 use tensors::{Kept, Planned, Reader};
+use weights::{SHARD_BYTES, Weights};
 
-/// Largest file of weights: that of the published checkpoint.
-const SHARD_BYTES: usize = 5_000_000_000;
 /// Largest `dots.json` and `state.json`.
 const MAX_NOTE_BYTES: u64 = 1 << 26;
 
@@ -122,55 +124,28 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
     let state_folder = part.join(STATE);
     fs::create_dir(&state_folder).map_err(CheckpointError::io(&state_folder))?;
 
-    let (mut shards, mut state, mut shard_size) = (vec![Vec::new()], Vec::new(), 0);
+    let (mut released, mut state) = (Vec::new(), Vec::new());
     let planned = step.export(&mut |tensor| {
-        let shape = tensor.shape.to_vec();
         if tensor.kind == StateKind::Weight {
-            // Biases are published in f32.
-            let kept = if tensor.name.ends_with("e_score_correction_bias") { Kept::F32 } else { Kept::Bf16 };
-            let planned = Planned { name: tensor.name.to_owned(), shape: shape.clone(), kept };
-            if shard_size > 0 && shard_size + planned.bytes() > shard_bytes {
-                shards.push(Vec::new());
-                shard_size = 0;
-            }
-            shard_size += planned.bytes();
-            shards.last_mut().expect("there is one from the start").push(planned);
+            released.push(weights::planned(tensor.name, tensor.shape));
         }
-        state.push(Planned { name: state_name(tensor.name, tensor.kind), shape, kept: Kept::F32 });
+        let name = state_name(tensor.name, tensor.kind);
+        state.push(Planned { name, shape: tensor.shape.to_vec(), kept: Kept::F32 });
         Ok(())
     });
     planned.map_err(CheckpointError::io(part))?;
 
-    let count = shards.len();
-    let shard_name = |index: usize| match count {
-        1 => "model.safetensors".to_owned(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
-    };
-    let mut files = Map::new();
     // Within what the checksum covers.
     let updates = Some((UPDATES, step.updates()));
     let mut state_file = tensors::begin(&state_folder.join(STATE_TENSORS), &state, updates)?;
-    let (mut shard, mut in_shard) = (0, 0);
-    let mut shard_file = Some(tensors::begin(&part.join(shard_name(0)), &shards[0], None)?);
+    let mut weights = Weights::begin(part, released, shard_bytes)?;
     let mut failed = None;
     let written = step.export(&mut |tensor| {
-        let mut put = || {
-            tensors::append(&mut state_file, Kept::F32, tensor.numbers)?;
-            if tensor.kind != StateKind::Weight {
-                return Ok(());
-            }
-            if in_shard == shards[shard].len() {
-                if let Some(file) = shard_file.take() {
-                    files.insert(shard_name(shard), file.finish()?);
-                }
-                (shard, in_shard) = (shard + 1, 0);
-                shard_file = Some(tensors::begin(&part.join(shard_name(shard)), &shards[shard], None)?);
-            }
-            let kept = shards[shard][in_shard].kept;
-            in_shard += 1;
-            shard_file.as_mut().map_or(Ok(()), |file| tensors::append(file, kept, tensor.numbers))
-        };
-        put().map_err(|error| {
+        let put = tensors::append(&mut state_file, Kept::F32, tensor.numbers).and_then(|()| match tensor.kind {
+            StateKind::Weight => weights.append(tensor.numbers),
+            _ => Ok(()),
+        });
+        put.map_err(|error| {
             failed = Some(error);
             io::Error::other("the checkpoint was not written")
         })
@@ -179,19 +154,7 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
         return Err(error);
     }
     written.map_err(CheckpointError::io(part))?;
-    if let Some(file) = shard_file {
-        files.insert(shard_name(shard), file.finish()?);
-    }
-    if count > 1 {
-        let map: Map<String, Value> = (shards.iter().enumerate())
-            .flat_map(|(index, shard)| shard.iter().map(move |tensor| (tensor.name.clone(), index)))
-            .map(|(name, index)| (name, shard_name(index).into()))
-            .collect();
-        let total: usize = shards.iter().flatten().map(Planned::bytes).sum();
-        let index = format!("{:#}\n", json!({ "metadata": { "total_size": total }, "weight_map": map }));
-        let name = "model.safetensors.index.json";
-        files.insert(name.to_owned(), file::write(&part.join(name), index.as_bytes())?);
-    }
+    let mut files = weights.finish()?;
     release::write(part, about.config, about.tokenizer, &mut files)?;
 
     let state_note = state_file.finish()?;

@@ -12,7 +12,7 @@ pub(crate) mod memory;
 mod operand;
 mod parameters;
 pub(crate) mod part;
-mod random;
+pub(crate) mod random;
 pub(crate) mod share;
 pub(crate) mod state;
 mod update;

@@ -27,6 +27,12 @@ pub(super) fn initialise(compute: &Compute, table: &[Parameter], seed: u64, devi
     }
 }
 
+/// Independent normal numbers of deviation one without end, the same for the same seed and name.
+pub(crate) fn normals(seed: u64, name: &str) -> impl Iterator<Item = f64> + use<> {
+    let key = mix(seed ^ hash(name));
+    (0..).flat_map(move |pair| normal_pair(key, pair))
+}
+
 /// Two independent normal numbers (Box and Muller, 1958).
 fn normal_pair(key: u64, pair: u64) -> [f64; 2] {
     let bits = |which: u64| mix(key.wrapping_add((2 * pair + which).wrapping_mul(0x9e37_79b9_7f4a_7c15)));

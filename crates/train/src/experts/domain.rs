@@ -1,0 +1,118 @@
+//! What a model's routers do with the text of a domain.
+
+use dots_kernels::{
+    Compute,
+    train::{Precision, Product, View, products},
+};
+use dots_model::{
+    Checkpoint, Error,
+    cpu::{CpuExecutor, CpuOptions},
+    executor::{Arithmetic, BLOCK_TOKENS, Batch, Executor, Slice},
+    observer::{Input, Observer},
+};
+
+/// Tokens of one sequence: enough for attention to look back, and few enough for one step.
+const SEQUENCE_TOKENS: usize = 512;
+
+/// A text as the routers see it.
+#[derive(Debug)]
+pub struct Domain {
+    /// How long it is.
+    pub tokens: usize,
+    /// One a MoE layer.
+    pub(super) layers: Vec<Seen>,
+    hidden: usize,
+    first_layer: usize,
+}
+
+/// What a layer's router saw and did.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// `(experts)`: tokens routed to each.
+    pub(super) loads: Vec<u64>,
+    /// `(hidden)`: sum of the router's inputs.
+    pub(super) sum: Vec<f64>,
+    /// `(hidden, hidden)`: sum of their outer products with themselves.
+    pub(super) gram: Vec<f32>,
+    /// `(rows, hidden)`: those of the step under way.
+    rows: Vec<f32>,
+}
+
+impl Observer for Domain {
+    fn row(&mut self, layer: usize, input: Input, x: &[f32]) {
+        let Some(seen) = layer.checked_sub(self.first_layer).and_then(|moe| self.layers.get_mut(moe)) else { return };
+        match input {
+            Input::Mlp => seen.rows.extend_from_slice(x),
+            Input::Expert(expert) => seen.loads[expert] += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Domain {
+    /// Runs `checkpoint` over `tokens`, whose ids it must have, in f32; `tell` hears how many tokens each step read. Takes
+    /// `hidden²` numbers a MoE layer beside the model.
+    pub fn look(
+        checkpoint: &Checkpoint,
+        tokens: &[u32],
+        threads: usize,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
+        let config = &checkpoint.config;
+        let (hidden, first_layer) = (config.hidden_size, config.first_k_dense_replace);
+        let length = SEQUENCE_TOKENS.min(config.max_position_embeddings);
+        let options = CpuOptions {
+            arithmetic: Arithmetic::Exact,
+            cache_type: Arithmetic::Exact.cache_type(),
+            threads,
+            cache_tokens: length.next_multiple_of(BLOCK_TOKENS),
+            max_batch_tokens: length,
+        };
+        let mut executor = CpuExecutor::new(checkpoint, &options)?;
+        let block_table: Vec<u32> = (0..length.div_ceil(BLOCK_TOKENS) as u32).collect();
+        let seen = || Seen {
+            loads: vec![0; config.n_routed_experts],
+            sum: vec![0.0; hidden],
+            gram: vec![0.0; hidden * hidden],
+            rows: Vec::with_capacity(length * hidden),
+        };
+        let layers = (first_layer..config.num_hidden_layers).map(|_| seen()).collect();
+        let mut domain = Self { tokens: tokens.len(), layers, hidden, first_layer };
+        let compute = Compute::new(threads, 0).with_training();
+        for tokens in tokens.chunks(length) {
+            let slices = vec![Slice { tokens, start: 0, block_table: &block_table, wants: &[] }];
+            let ticket = executor.submit_observed(&Batch { slices }, &mut domain)?;
+            executor.collect(ticket);
+            domain.add_up(&compute);
+            tell(tokens.len() as u64);
+        }
+        Ok(domain)
+    }
+
+    fn add_up(&mut self, compute: &Compute) {
+        let hidden = self.hidden;
+        for seen in &mut self.layers {
+            for row in seen.rows.chunks(hidden) {
+                seen.sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+            }
+            let rows = View::new(&seen.rows, seen.rows.len() / hidden, hidden);
+            let product = Product { a: rows.t(), b: rows, out: &mut seen.gram, out_stride: hidden, accumulate: true };
+            products(compute, Precision::F32, &mut [product]);
+            seen.rows.clear();
+        }
+    }
+
+    /// The experts of a MoE layer, counted from the first of them, those that most tokens choose first, each with the share of the tokens
+    /// that do.
+    pub fn experts(&self, moe_layer: usize) -> Vec<(usize, f64)> {
+        let loads = &self.layers[moe_layer].loads;
+        let mut experts: Vec<usize> = (0..loads.len()).collect();
+        experts.sort_by_key(|expert| std::cmp::Reverse(loads[*expert]));
+        experts.into_iter().map(|expert| (expert, self.share(moe_layer, expert))).collect()
+    }
+
+    /// The share of the tokens that choose an expert of a MoE layer, counted from the first of them.
+    pub fn share(&self, moe_layer: usize, expert: usize) -> f64 {
+        self.layers[moe_layer].loads[expert] as f64 / self.tokens.max(1) as f64
+    }
+}
