@@ -112,16 +112,17 @@ fn new_experts_are_the_nearest_ones_again_and_the_old_ones_stay() {
 fn the_kept_domain_s_tokens_stay_with_the_old_experts() {
     let folder = tempfile::tempdir().unwrap();
     let start = model(&folder, &config());
-    let out = folder.path().join("grown");
-    grown(&start, &Add { noise: 0.02, ..ADD }, true, &out).unwrap();
-    let grown = Checkpoint::open(&out).unwrap();
-    let [kept, new] = [false, true].map(|upper| {
-        let domain = look(&grown, upper);
-        let of_layer = |moe| (8..11).map(|expert| domain.share(moe, expert)).sum::<f64>();
-        [of_layer(0), of_layer(1)]
-    });
-    assert!(kept.iter().all(|share| *share < 0.02), "{kept:?}");
+    // How many new experts a token chooses, by layer.
+    let shares = |keep: bool, upper: bool| {
+        let out = folder.path().join(format!("grown-{keep}-{upper}"));
+        grown(&start, &Add { noise: 0.02, ..ADD }, keep, &out).unwrap();
+        let domain = look(&Checkpoint::open(&out).unwrap(), upper);
+        [0, 1].map(|moe| (8..11).map(|expert| domain.share(moe, expert)).sum::<f64>())
+    };
+    let (kept, new, unguided) = (shares(true, false), shares(true, true), shares(false, false));
+    assert!(kept.iter().all(|share| *share < 0.1), "{kept:?}");
     assert!(new.iter().all(|share| *share > 0.3), "{new:?}");
+    assert!(unguided.iter().all(|share| *share > 0.2), "{unguided:?}: without a text to keep they are not told apart");
 }
 
 #[test]
