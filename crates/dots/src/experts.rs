@@ -76,6 +76,12 @@ pub struct AddArgs {
     /// Seed of the noise
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Most of the new domain's choices that may be new experts at first, a share
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pub most_new: f64,
+    /// Most of the tokens of what is kept that may choose a new expert at first, a share
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    pub most_kept: f64,
     /// Text of the new domain, a file in UTF-8
     #[arg(long, value_name = "FILE", conflicts_with = "shards", required_unless_present = "shards")]
     pub text: Option<PathBuf>,
@@ -148,6 +154,8 @@ fn add(args: &AddArgs) -> anyhow::Result<()> {
         },
         noise: args.noise,
         seed: args.seed,
+        most_new: args.most_new,
+        most_kept: args.most_kept,
     };
     what.check(&checkpoint)?;
     let look = |name, text: &Option<PathBuf>, shards: &Option<PathBuf>| {

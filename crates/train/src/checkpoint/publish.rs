@@ -34,6 +34,7 @@ pub fn publish<E: From<CheckpointError>>(
             CheckpointError::wrong(out, "folder", "none of that name yet", "one; nothing is written over").into()
         );
     }
+    release::check_tokenizer(about.tokenizer)?;
     let mut part = OsString::from(out);
     part.push(".part");
     let part = Path::new(&part);

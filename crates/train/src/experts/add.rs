@@ -5,7 +5,9 @@ use std::{collections::HashMap, path::Path};
 use dots_model::{Checkpoint, Config};
 use serde_json::{Map, Value, json};
 
-use super::{Domain, ExpertsError, expert_of, layer_of, numbers, parent, probe::probe, size, wrong};
+use super::{
+    Domain, ExpertsError, domain::Seen, expert_of, gate::Gate, layer_of, numbers, parent, probe::probe, size, wrong,
+};
 use crate::{
     checkpoint::{Published, publish},
     cpu::random::normals,
@@ -35,6 +37,10 @@ pub struct Add {
     pub noise: f64,
     /// Of the noise.
     pub seed: u64,
+    /// The most of the new domain's choices that may be new experts at the start, a share: the old ones go on helping with the others.
+    pub most_new: f64,
+    /// The most of the kept domain's tokens that may choose a new expert at the start, a share.
+    pub most_kept: f64,
 }
 
 impl Add {
@@ -51,10 +57,25 @@ impl Add {
         if !(0.0..=1.0).contains(&self.noise) {
             return wrong("noise", "a share from 0 to 1", self.noise.to_string());
         }
+        for (name, share) in [("most-new", self.most_new), ("most-kept", self.most_kept)] {
+            if !(0.0..=1.0).contains(&share) {
+                return wrong(name, "a share from 0 to 1", share.to_string());
+            }
+        }
         let experts = config.n_routed_experts.saturating_add(self.count);
         let config = Config { n_routed_experts: experts, ..config.clone() };
         config.validate(&checkpoint.path)?;
         Ok(config)
+    }
+
+    fn noisy(&self, name: &str, mut numbers: Vec<f32>) -> Vec<f32> {
+        let noise = self.normal(name, numbers.len(), self.noise * size(&numbers));
+        numbers.iter_mut().zip(noise).for_each(|(x, noise)| *x += noise);
+        numbers
+    }
+
+    fn normal(&self, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+        normals(self.seed, name).take(count).map(|x| (x * deviation) as f32).collect()
     }
 }
 
@@ -71,10 +92,11 @@ pub struct Added {
 /// Writes `checkpoint` with `add.count` more experts in each MoE layer into the new folder `out`. `new` is what its routers do with the
 /// domain to learn, and `keep` what they do with a text whose loss should stay as it is.
 ///
-/// A new expert's row of the router is that of the expert it is a copy of (of a fresh one: of the expert that it would be), with noise, and its
-/// balancing bias the layer's lowest. With `keep`, to the row is added a direction found by ridge regression on the router's inputs, which
-/// raises the logit on the new domain's tokens and lowers it on those of the domain to keep, so that these go on choosing the old
-/// experts. `lineage` goes into `dots.json` beside what this says itself.
+/// A new expert's row of the router is that of the expert it is a copy of (of a fresh one: of the expert that it would be), with noise. With
+/// `keep`, to the row is added a direction found by ridge regression on the router's inputs, which raises the logit on the new domain's
+/// tokens and lowers it on those of the domain to keep. The new experts of a layer share a balancing bias: the largest with which the two
+/// domains keep to `add.most_new` and `add.most_kept`. `lineage` goes into
+/// `dots.json` beside what this says itself.
 pub fn add(
     checkpoint: &Checkpoint,
     add: &Add,
@@ -84,7 +106,6 @@ pub fn add(
     out: &Path,
 ) -> Result<Vec<Added>, ExpertsError> {
     let config = add.check(checkpoint)?;
-    let old_experts = checkpoint.config.n_routed_experts;
     let first_layer = config.first_k_dense_replace;
     let added: Vec<Added> = (first_layer..config.num_hidden_layers)
         .map(|layer| {
@@ -94,13 +115,11 @@ pub fn add(
             Added { layer, sources: nearest.into_iter().cycle().take(add.count).map(source).collect() }
         })
         .collect();
-    let directions: Option<Vec<Vec<f32>>> = keep.map(|keep| {
-        let layers = new.layers.iter().zip(&keep.layers);
-        layers
-            .map(|(of_new, of_keep)| probe((of_new, new.tokens), (of_keep, keep.tokens), LOGITS[0], LOGITS[1]))
-            .collect()
-    });
-    let plan = Plan { checkpoint, add, old_experts, first_layer, added: &added, directions: directions.as_deref() };
+    let layers = added
+        .iter()
+        .enumerate()
+        .map(|(moe, added)| widen(checkpoint, add, added, &new.at(moe), keep.map(|keep| keep.at(moe))));
+    let plan = Plan { checkpoint, add, first_layer, added: &added, routers: &layers.collect::<Result<Vec<_>, _>>()? };
 
     let mut lineage = lineage.clone();
     let sources: HashMap<String, Vec<usize>> = (added.iter())
@@ -108,12 +127,14 @@ pub fn add(
         .collect();
     let said = json!({
         "from": parent(checkpoint),
-        "old_experts": old_experts,
+        "old_experts": checkpoint.config.n_routed_experts,
         "count": add.count,
         "start": match add.from { From::Nearest => "nearest", From::Fresh => "fresh" },
         "nearest": sources,
         "noise": add.noise,
         "seed": add.seed,
+        "most_new": add.most_new,
+        "most_kept": add.most_kept,
         "new_domain_tokens": new.tokens,
         "kept_domain_tokens": keep.map(|keep| keep.tokens),
     });
@@ -123,62 +144,69 @@ pub fn add(
     Ok(added)
 }
 
+/// A layer's router with the new rows.
+struct Router {
+    /// `(experts, hidden)`
+    rows: Vec<f32>,
+    /// `(experts)`
+    biases: Vec<f32>,
+}
+
+fn widen(
+    checkpoint: &Checkpoint,
+    add: &Add,
+    added: &Added,
+    new: &(&Seen, usize),
+    keep: Option<(&Seen, usize)>,
+) -> Result<Router, ExpertsError> {
+    let Config { n_routed_experts: experts, hidden_size: hidden, num_experts_per_tok: top_k, .. } = checkpoint.config;
+    let at = format!("model.layers.{}.mlp.gate", added.layer);
+    let name = format!("{at}.weight");
+    let mut rows = numbers(checkpoint, &name, &[experts, hidden])?;
+    let mut biases = numbers(checkpoint, &format!("{at}.e_score_correction_bias"), &[experts])?;
+    let copied = added.sources.iter().flat_map(|source| &rows[source.0 * hidden..][..hidden]).copied().collect();
+    let mut new_rows = add.noisy(&name, copied);
+    if let Some(keep) = keep {
+        let direction = probe(*new, keep, LOGITS[0], LOGITS[1]);
+        for row in new_rows.chunks_mut(hidden) {
+            row.iter_mut().zip(&direction).for_each(|(x, direction)| *x += direction);
+        }
+    }
+    let gate =
+        Gate { old: &rows, biases: &biases, new: &new_rows, top_k, most_new: add.most_new, most_kept: add.most_kept };
+    let bias = gate.bias(&new.0.sample, keep.map(|keep| &keep.0.sample[..]));
+    biases.resize(experts + add.count, bias);
+    rows.extend(new_rows);
+    Ok(Router { rows, biases })
+}
+
 struct Plan<'a> {
     checkpoint: &'a Checkpoint,
     add: &'a Add,
-    old_experts: usize,
     first_layer: usize,
+    /// By MoE layer.
     added: &'a [Added],
-    /// By MoE layer, `(hidden)`.
-    directions: Option<&'a [Vec<f32>]>,
+    routers: &'a [Router],
 }
 
 impl Plan<'_> {
     /// The numbers of a tensor of the widened model.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExpertsError> {
-        let moe = layer_of(name).and_then(|layer| layer.checked_sub(self.first_layer));
-        let sources = moe.map_or(&[][..], |moe| &self.added[moe].sources);
-        if let Some((expert, named)) = expert_of(name)
-            && let Some(nth) = expert.checked_sub(self.old_experts)
-        {
-            let copied = numbers(self.checkpoint, &named(sources[nth].0), shape)?;
-            return Ok(match self.add.from {
-                From::Nearest => self.noisy(name, copied),
-                From::Fresh if name.ends_with(".down_proj.weight") => vec![0.0; copied.len()],
-                From::Fresh => self.normal(name, copied.len(), size(&copied)),
-            });
+        let copy = || numbers(self.checkpoint, name, shape);
+        let Some(moe) = layer_of(name).and_then(|layer| layer.checked_sub(self.first_layer)) else { return copy() };
+        if name.ends_with(".mlp.gate.weight") {
+            return Ok(self.routers[moe].rows.clone());
         }
-        let is_bias = name.ends_with(".mlp.gate.e_score_correction_bias");
-        if !is_bias && !name.ends_with(".mlp.gate.weight") {
-            return numbers(self.checkpoint, name, shape);
+        if name.ends_with(".mlp.gate.e_score_correction_bias") {
+            return Ok(self.routers[moe].biases.clone());
         }
-        let old = [&[self.old_experts], &shape[1..]].concat();
-        let mut rows = numbers(self.checkpoint, name, &old)?;
-        if is_bias {
-            let lowest = rows.iter().copied().fold(f32::INFINITY, f32::min);
-            rows.resize(shape[0], lowest);
-            return Ok(rows);
-        }
-        let hidden = shape[1];
-        let copied: Vec<f32> =
-            sources.iter().flat_map(|source| &rows[source.0 * hidden..][..hidden]).copied().collect();
-        let mut new = self.noisy(name, copied);
-        if let (Some(directions), Some(moe)) = (self.directions, moe) {
-            for row in new.chunks_mut(hidden) {
-                row.iter_mut().zip(&directions[moe]).for_each(|(x, direction)| *x += direction);
-            }
-        }
-        rows.extend(new);
-        Ok(rows)
-    }
-
-    fn noisy(&self, name: &str, mut numbers: Vec<f32>) -> Vec<f32> {
-        let noise = self.normal(name, numbers.len(), self.add.noise * size(&numbers));
-        numbers.iter_mut().zip(noise).for_each(|(x, noise)| *x += noise);
-        numbers
-    }
-
-    fn normal(&self, name: &str, count: usize, deviation: f64) -> Vec<f32> {
-        normals(self.add.seed, name).take(count).map(|x| (x * deviation) as f32).collect()
+        let Some((expert, named)) = expert_of(name) else { return copy() };
+        let Some(nth) = expert.checked_sub(self.checkpoint.config.n_routed_experts) else { return copy() };
+        let copied = numbers(self.checkpoint, &named(self.added[moe].sources[nth].0), shape)?;
+        Ok(match self.add.from {
+            From::Nearest => self.add.noisy(name, copied),
+            From::Fresh if name.ends_with(".down_proj.weight") => vec![0.0; copied.len()],
+            From::Fresh => self.add.normal(name, copied.len(), size(&copied)),
+        })
     }
 }

@@ -11,6 +11,8 @@ use dots_model::{
     observer::{Input, Observer},
 };
 
+/// Rows of each layer that are kept as they are.
+const SAMPLE: usize = 2048;
 /// Tokens of one sequence: enough for attention to look back, and few enough for one step.
 const SEQUENCE_TOKENS: usize = 512;
 
@@ -34,8 +36,11 @@ pub(super) struct Seen {
     pub(super) sum: Vec<f64>,
     /// `(hidden, hidden)`: sum of their outer products with themselves.
     pub(super) gram: Vec<f32>,
+    /// `(about SAMPLE, hidden)`: some of them, evenly over the text.
+    pub(super) sample: Vec<f32>,
     /// `(rows, hidden)`: those of the step under way.
     rows: Vec<f32>,
+    count: usize,
 }
 
 impl Observer for Domain {
@@ -51,7 +56,7 @@ impl Observer for Domain {
 
 impl Domain {
     /// Runs `checkpoint` over `tokens`, whose ids it must have, in f32; `tell` hears how many tokens each step read. Takes
-    /// `hidden²` numbers a MoE layer beside the model.
+    /// `hidden² + 2,048 · hidden` numbers a MoE layer beside the model.
     pub fn look(
         checkpoint: &Checkpoint,
         tokens: &[u32],
@@ -74,6 +79,8 @@ impl Domain {
             loads: vec![0; config.n_routed_experts],
             sum: vec![0.0; hidden],
             gram: vec![0.0; hidden * hidden],
+            sample: Vec::new(),
+            count: 0,
             rows: Vec::with_capacity(length * hidden),
         };
         let layers = (first_layer..config.num_hidden_layers).map(|_| seen()).collect();
@@ -90,16 +97,25 @@ impl Domain {
     }
 
     fn add_up(&mut self, compute: &Compute) {
-        let hidden = self.hidden;
+        let (hidden, every) = (self.hidden, self.tokens.div_ceil(SAMPLE).max(1));
         for seen in &mut self.layers {
             for row in seen.rows.chunks(hidden) {
                 seen.sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+                if seen.count.is_multiple_of(every) {
+                    seen.sample.extend_from_slice(row);
+                }
+                seen.count += 1;
             }
             let rows = View::new(&seen.rows, seen.rows.len() / hidden, hidden);
             let product = Product { a: rows.t(), b: rows, out: &mut seen.gram, out_stride: hidden, accumulate: true };
             products(compute, Precision::F32, &mut [product]);
             seen.rows.clear();
         }
+    }
+
+    /// What the router of a MoE layer saw, and of how many tokens.
+    pub(super) fn at(&self, moe_layer: usize) -> (&Seen, usize) {
+        (&self.layers[moe_layer], self.tokens)
     }
 
     /// The experts of a MoE layer, counted from the first of them, those that most tokens choose first, each with the share of the tokens

@@ -4,6 +4,7 @@
 
 mod add;
 mod domain;
+mod gate;
 mod probe;
 mod upcycle;
 

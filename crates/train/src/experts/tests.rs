@@ -13,9 +13,12 @@ use crate::{
     step::{ALL_EXPERTS, Dials, MicroBatch, Step, Totals},
 };
 
+const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
+
 fn config() -> Config {
     Config {
-        vocab_size: 64,
+        // The tokenizer's.
+        vocab_size: 512,
         hidden_size: 32,
         intermediate_size: 48,
         moe_intermediate_size: 16,
@@ -36,7 +39,7 @@ fn config() -> Config {
 fn model(folder: &TempDir, config: &Config) -> Checkpoint {
     let path = folder.path().join("start");
     let lineage = Map::from_iter([("step".to_owned(), 7.into())]);
-    let about = Published { config, tokenizer: folder.path(), lineage: &lineage };
+    let about = Published { config, tokenizer: Path::new(TOKENIZER), lineage: &lineage };
     publish::<CheckpointError>(&path, &about, &mut |name, shape| {
         let count = shape.iter().product();
         let random = |size: f64| normals(3, name).take(count).map(|x| (x * size) as f32).collect();
@@ -50,7 +53,7 @@ fn model(folder: &TempDir, config: &Config) -> Checkpoint {
     Checkpoint::open(&path).unwrap()
 }
 
-/// Two domains: tokens of the lower and of the upper half of the vocabulary.
+/// Two domains, of other tokens each.
 fn text(upper: bool) -> Vec<u32> {
     (0..600u32).map(|i| (i * i * 7 + i) % 31 + 32 * u32::from(upper)).collect()
 }
@@ -64,7 +67,7 @@ fn grown(checkpoint: &Checkpoint, what: &Add, keep: bool, out: &Path) -> Result<
     add(checkpoint, what, &look(checkpoint, true), keep.as_ref(), &Map::new(), out)
 }
 
-const ADD: Add = Add { count: 3, from: From::Nearest, noise: 0.0, seed: 1 };
+const ADD: Add = Add { count: 3, from: From::Nearest, noise: 0.0, seed: 1, most_new: 0.5, most_kept: 0.01 };
 
 fn of(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     numbers(checkpoint, name, &checkpoint.tensor(name).unwrap().shape).unwrap()
@@ -99,8 +102,7 @@ fn new_experts_are_the_nearest_ones_again_and_the_old_ones_stay() {
             assert_eq!(router[(8 + nth) * 32..][..32], router[expert * 32..][..32]);
         }
         let biases = of(&grown, &format!("{at}.gate.e_score_correction_bias"));
-        let lowest = biases[..8].iter().copied().fold(f32::INFINITY, f32::min);
-        assert_eq!(biases[8..], [lowest; 3]);
+        assert_eq!(biases[8..], [biases[8]; 3]);
     }
     let note: Value = serde_json::from_slice(&std::fs::read(out.join("dots.json")).unwrap()).unwrap();
     let said = &note["experts_added"];
@@ -112,16 +114,20 @@ fn new_experts_are_the_nearest_ones_again_and_the_old_ones_stay() {
 fn the_kept_domain_s_tokens_stay_with_the_old_experts() {
     let folder = tempfile::tempdir().unwrap();
     let start = model(&folder, &config());
-    // How many new experts a token chooses, by layer.
-    let shares = |keep: bool, upper: bool| {
-        let out = folder.path().join(format!("grown-{keep}-{upper}"));
+    // How many new experts a token chooses in the mean, by layer and domain.
+    let shares = |keep: bool| {
+        let out = folder.path().join(format!("grown-{keep}"));
         grown(&start, &Add { noise: 0.02, ..ADD }, keep, &out).unwrap();
-        let domain = look(&Checkpoint::open(&out).unwrap(), upper);
-        [0, 1].map(|moe| (8..11).map(|expert| domain.share(moe, expert)).sum::<f64>())
+        let grown = Checkpoint::open(&out).unwrap();
+        [false, true].map(|upper| {
+            let domain = look(&grown, upper);
+            [0, 1].map(|moe| (8..11).map(|expert| domain.share(moe, expert)).sum::<f64>())
+        })
     };
-    let (kept, new, unguided) = (shares(true, false), shares(true, true), shares(false, false));
-    assert!(kept.iter().all(|share| *share < 0.1), "{kept:?}");
-    assert!(new.iter().all(|share| *share > 0.3), "{new:?}");
+    let ([kept, new], [unguided, _]) = (shares(true), shares(false));
+    eprintln!("SHARES {kept:?} {new:?} {unguided:?}");
+    assert!(kept.iter().all(|share| *share < 0.03), "{kept:?}");
+    assert!(new.iter().all(|share| (0.2..1.1).contains(share)), "{new:?}");
     assert!(unguided.iter().all(|share| *share > 0.2), "{unguided:?}: without a text to keep they are not told apart");
 }
 
@@ -154,6 +160,7 @@ fn what_cannot_be_added_or_upcycled_is_named_and_nothing_is_written() {
     for (what, expected) in [
         (Add { count: 0, ..ADD }, "count: expected at least 1, found 0"),
         (Add { noise: f64::NAN, ..ADD }, "noise: expected a share from 0 to 1, found NaN"),
+        (Add { most_kept: 1.5, ..ADD }, "most-kept: expected a share from 0 to 1, found 1.5"),
         (Add { count: 1 << 20, ..ADD }, "n_routed_experts: expected 1 to "),
     ] {
         let error = grown(&start, &what, false, &out).unwrap_err().to_string();
