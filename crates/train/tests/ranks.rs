@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use dots_kernels::train::Precision;
 use dots_model::Config;
 use dots_train::{
-    cpu::{CpuStep, Options},
+    cpu::{CpuStep, Options, Parameter},
     ranks::RankedStep,
     recipe::Ranks,
-    step::{StateKind, Step, StepReport, Totals},
+    step::{Dials, StateKind, Step, StepReport, Totals},
 };
 use support::{DIALS, OPTIONS, distance, documents, small, state, step};
 
@@ -249,5 +249,47 @@ fn a_rank_takes_its_part_of_the_memory() {
         assert!((ratio("weights") / weights - 1.0).abs() < 0.01, "{ranks:?}: {}", ratio("weights"));
         // However many ranks there are, each moment is kept once.
         assert!((ratio("moments") - 1.0).abs() < 1e-5, "{ranks:?}: {}", ratio("moments"));
+    }
+}
+
+/// Attention, one expert of each mixture, and all rows of each router but two.
+fn frozen(parameter: &Parameter) -> usize {
+    let rows = parameter.shape[0];
+    match &parameter.name {
+        name if name.contains(".self_attn.") || name.contains(".experts.1.") => rows,
+        name if name.ends_with(".mlp.gate.weight") => rows - 2,
+        _ => 0,
+    }
+}
+
+#[test]
+fn what_is_frozen_stays_on_every_rank_and_counts_on_none() {
+    let experts = small().n_routed_experts;
+    let dials = Dials { balanced: [experts - 2, experts], ..DIALS };
+    let mut one = CpuStep::random(&small(), 7, 0.08, &options()).unwrap();
+    one.freeze(frozen);
+    let table = one.parameters().to_vec();
+    let before = state(&mut one, StateKind::Weight);
+    let want = step(&mut one, &documents(), &[2, 2, 1], dials);
+    let want_weights = state(&mut one, StateKind::Weight);
+    for ranks in [Ranks { data: 3, ..ONE }, Ranks { data: 2, expert: 2, pipeline: 2, interleave: 1 }] {
+        let mut several = ranked(ranks, &options());
+        several.freeze(frozen);
+        let report = step(&mut several, &documents(), &[2, 2, 1], dials);
+        for (got, want) in [(report.gradient_norm, want.gradient_norm), (report.weight_norm, want.weight_norm)] {
+            assert!((got / want - 1.0).abs() < 2e-6, "{ranks:?}: {got} {want}");
+        }
+        for (router, want) in report.routers.iter().zip(&want.routers) {
+            assert_eq!(router.biases, want.biases, "{ranks:?}");
+        }
+        let weights = state(&mut several, StateKind::Weight);
+        for (name, numbers) in &weights {
+            assert!(distance(numbers, &want_weights[name]) <= 2e-6, "{ranks:?} {name}");
+        }
+        for parameter in &table {
+            let name = &parameter.name;
+            let (before, after) = (&before[name][..parameter.frozen], &weights[name][..parameter.frozen]);
+            assert_eq!(before, after, "{ranks:?} {name}");
+        }
     }
 }
