@@ -114,21 +114,27 @@ fn new_experts_are_the_nearest_ones_again_and_the_old_ones_stay() {
 fn the_kept_domain_s_tokens_stay_with_the_old_experts() {
     let folder = tempfile::tempdir().unwrap();
     let start = model(&folder, &config());
-    // How many new experts a token chooses in the mean, by layer and domain.
-    let shares = |keep: bool| {
-        let out = folder.path().join(format!("grown-{keep}"));
-        grown(&start, &Add { noise: 0.02, ..ADD }, keep, &out).unwrap();
+    // How many of the three new experts a token chooses in the mean, by domain and mixture.
+    let chosen = |most_kept: f64| {
+        let out = folder.path().join(format!("grown-{most_kept}"));
+        grown(&start, &Add { noise: 0.02, most_kept, ..ADD }, true, &out).unwrap();
         let grown = Checkpoint::open(&out).unwrap();
         [false, true].map(|upper| {
             let domain = look(&grown, upper);
             [0, 1].map(|moe| (8..11).map(|expert| domain.share(moe, expert)).sum::<f64>())
         })
     };
-    let ([kept, new], [unguided, _]) = (shares(true), shares(false));
-    eprintln!("SHARES {kept:?} {new:?} {unguided:?}");
-    assert!(kept.iter().all(|share| *share < 0.03), "{kept:?}");
-    assert!(new.iter().all(|share| (0.2..1.1).contains(share)), "{new:?}");
-    assert!(unguided.iter().all(|share| *share > 0.2), "{unguided:?}: without a text to keep they are not told apart");
+    // Where the kept domain may go anywhere, half of a new token's two choices are what holds the bias: one. The first mixture's router sees
+    // what it saw before anything was added, so there it is exact; what the second one's sees has moved by what the first's copies say.
+    let [_, new] = chosen(1.0);
+    assert!((0.95..=1.0).contains(&new[0]) && (0.8..1.2).contains(&new[1]), "{new:?}");
+    // Where one in a hundred of its tokens may choose any, that one chooses two at most.
+    let [kept, held] = chosen(0.01);
+    assert!(kept[0] <= 0.02 && kept[1] < 0.04, "{kept:?}");
+    // A random model's second mixture tells the domains apart less well than the first, so the kept share is what holds the bias there, and
+    // fewer new tokens come than might. How many says only how well one direction tells them apart: far more than of the kept domain.
+    assert!(held[0] <= 1.0 && held[1] < new[1], "{held:?} {new:?}");
+    assert!((0..2).all(|moe| held[moe] > 10.0 * kept[moe]), "{held:?} {kept:?}");
 }
 
 #[test]
