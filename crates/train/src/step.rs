@@ -92,6 +92,12 @@ pub trait Step {
     /// finite is an error that names its layer and tensor, and nothing is updated.
     fn update(&mut self) -> Result<StepReport, StepError>;
 
+    /// The tensor whose gradient was largest in the step that was last updated, by its published name, and the norm of it; `None` where
+    /// nobody can say.
+    fn steepest(&self) -> Option<(String, f64)> {
+        None
+    }
+
     /// `(sum of the targets' cross-entropy in nats, targets)`, nothing learnt.
     fn evaluate(&mut self, batch: &MicroBatch<'_>) -> Result<(f64, u64), StepError>;
 
