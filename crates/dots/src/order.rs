@@ -11,6 +11,7 @@ use dots_model::{checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     order::{self, Order, Piece},
     recipe::{Kind, Recipe},
+    rejection::round::Sampled,
     schedule::{Position, Schedule},
 };
 use serde_json::{Value, json};
@@ -72,7 +73,8 @@ fn document(text: &str) -> Result<Document, String> {
 pub fn run(args: &OrderArgs) -> anyhow::Result<()> {
     let path = if args.what.is_dir() { args.what.join("recipe.toml") } else { args.what.clone() };
     let recipe = Recipe::load(&path)?;
-    let (schedule, order) = order::open(&recipe, args.threads.unwrap_or(0))?;
+    let sampled = if args.what.is_dir() { Sampled::of_run(&args.what) } else { Sampled::default() };
+    let (schedule, order) = order::open(&recipe, &sampled, args.threads.unwrap_or(0))?;
     let tokenizer = match args.text {
         true => Some(Tokenizer::new(&TokenizerSource::of_folder(&recipe.tokenizer)?)?),
         false => None,
@@ -96,7 +98,10 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn step(mut self, schedule: &Schedule, step: u64) -> anyhow::Result<()> {
         let at = step.checked_sub(1).and_then(|step| schedule.at(step));
-        let at = at.ok_or_else(|| anyhow!("--step: expected 1 to {}, found {step}", schedule.steps()))?;
+        let unsampled = schedule.unsampled().map(|phase| &self.recipe.phases[phase].name);
+        let more =
+            unsampled.map_or(String::new(), |phase| format!("; what {phase} learns is sampled when a run comes to it"));
+        let at = at.ok_or_else(|| anyhow!("--step: expected 1 to {}, found {step}{more}", schedule.steps()))?;
         let (first, count) = self.sequences(&at);
         for sequence in first..first + count {
             for piece in self.order.sample(at.phase, sequence) {

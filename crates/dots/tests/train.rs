@@ -159,12 +159,55 @@ fn what_cannot_be_trained_is_named() {
     fs::write(&bin, &bytes[..bytes.len() - 2]).unwrap();
     let found = with("tiny", "other");
     assert!(found.contains("data/a.bin: "), "{found}");
+    fs::write(&bin, bytes).unwrap();
+    let index: PathBuf = folder.path().join("data/a.idx");
+    let bytes = fs::read(&index).unwrap();
+    let mut lies = bytes.clone();
+    // The first document's length, behind magic, version, type and two counts.
+    lies[34..38].copy_from_slice(&u32::MAX.to_le_bytes());
+    fs::write(&index, lies).unwrap();
+    let found = with("tiny", "other");
+    assert!(found.contains("data/a.idx: "), "{found}");
+    fs::write(&index, bytes).unwrap();
+    let chats: PathBuf = folder.path().join("chats.jsonl");
+    let kept = fs::read_to_string(&chats).unwrap();
+    fs::write(&chats, format!("{kept}\n{{\"text\": \"no chat\"}}\n")).unwrap();
+    let found = with("tiny", "other");
+    assert!(found.contains("chats.jsonl: line 42: expected a chat"), "{found}");
     assert!(!folder.path().join("wrong").exists(), "nothing was begun");
 
     let output = dots(folder.path(), &["train", "tiny.toml"]);
     assert!(text(&output).contains("expected --out RUN"), "{}", text(&output));
     let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(text(&output).contains("data/a.bin: exists"), "{}", text(&output));
+}
+
+#[test]
+fn a_second_program_on_a_run_is_told_who_is_there_and_changes_nothing() {
+    let folder = prepared();
+    let mut first = Command::new(env!("CARGO_BIN_EXE_dots"))
+        .args(["train", "tiny.toml", "-o", "run", "--set", "phases.stable.tokens=10M"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let metrics = folder.path().join("run/metrics.jsonl");
+    let began = Instant::now();
+    while !fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"loss\"")) {
+        assert!(began.elapsed() < Duration::from_secs(120) && first.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let recipe = fs::read(folder.path().join("run/recipe.toml")).unwrap();
+    for args in [&["train", "run"][..], &["train", "tiny.toml", "-o", "run"]] {
+        let output = dots(folder.path(), args);
+        assert_eq!(output.status.code(), Some(1));
+        let holder = format!("run: another program is training here (process {} on ", first.id());
+        assert!(text(&output).contains(&holder), "{}", text(&output));
+    }
+    assert_eq!(fs::read(folder.path().join("run/recipe.toml")).unwrap(), recipe);
+    assert!(first.try_wait().unwrap().is_none(), "it goes on");
+    first.kill().unwrap();
+    first.wait().unwrap();
 }
 
 #[test]
@@ -424,4 +467,136 @@ fn a_step_says_what_it_sees_and_a_document_who_saw_it() {
     }
     let output = dots(folder.path(), &["train", "order", "tiny.toml", "--step", "1"]);
     assert!(text(&output).starts_with("step 1  sequence 0  epoch 0  a:0:"), "{}", text(&output));
+}
+
+/// As [`prepared`], with chats that all answer 7, and a last phase that learns from what the model itself answers.
+fn prepared_to_sample() -> tempfile::TempDir {
+    let folder = prepared();
+    let chat = |nth: usize| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{nth}?\"}}, {{\"role\": \"assistant\", \"content\": \"7\"}}]}}\n"
+        )
+    };
+    fs::write(folder.path().join("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
+    let problem = |nth: usize| {
+        format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{nth}?\"}}], \"answer\": {}}}\n", 7 + nth / 8)
+    };
+    fs::write(folder.path().join("problems.jsonl"), (0..16).map(problem).collect::<String>()).unwrap();
+    let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
+    let recipe = recipe.replace("tokens = 1280", "tokens = 5120").replace("from = 5e-3, to = 1e-3", "from = 1e-2, to = 5e-3").replace(
+        "[[phases]]\nname = \"stable\"",
+        "[sources.sevens]\nproblems = \"problems.jsonl\"\nsamples = 4\nkeep = 2\nmax_tokens = 8\n[[phases]]\nname = \"stable\"",
+    );
+    let round = r#"[[phases]]
+name = "round"
+kind = "sft"
+epochs = 3.0
+sequence_tokens = 32
+batch_tokens = 64
+learning_rate = 1e-3
+mixture = { sevens = 1.0, chats = 0.1 }
+"#;
+    fs::write(folder.path().join("tiny.toml"), recipe + round).unwrap();
+    folder
+}
+
+/// Every tensor of a run's newest checkpoint, and its number.
+fn newest(run: &Path) -> (String, Vec<u8>) {
+    let mut names: Vec<_> = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|it| it.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let name = names.pop().unwrap();
+    let state = fs::read(run.join("checkpoints").join(&name).join("state/state.safetensors")).unwrap();
+    (name, state)
+}
+
+#[test]
+fn a_run_learns_from_its_own_right_answers_and_was_killed_while_it_answered() {
+    let folder = prepared_to_sample();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    assert!(output.status.success() && text(&output).contains("answers accepted"), "{}", text(&output));
+    let straight = folder.path().join("straight");
+    let kept = |run: &Path| fs::read_to_string(run.join("samples/round.sevens.jsonl")).unwrap();
+    assert!(kept(&straight).lines().all(|line| line.contains("7")), "{}", kept(&straight));
+    // Half of the problems want an 8, which nothing has taught.
+    assert!((1..=16).contains(&kept(&straight).lines().count()), "{}", kept(&straight));
+    let lineage: serde_json::Value = serde_json::from_slice(&fs::read(straight.join("run.json")).unwrap()).unwrap();
+    assert_eq!(lineage["data"]["round/sevens"][0]["path"], "samples/round.sevens.jsonl");
+    let all = losses(&straight).len();
+    assert!(all > 60, "{all} steps");
+
+    // Killed where it trains, where it answers, and where it learns from the answers.
+    let run = folder.path().join("killed");
+    let lines = |file: &str| fs::read_to_string(run.join(file)).map_or(0, |text| text.lines().count());
+    for (threads, file, count) in
+        [("1", "metrics.jsonl", 30), ("2", "samples/round.sevens.samples.jsonl", 4), ("3", "metrics.jsonl", 75)]
+    {
+        let what = if run.join("recipe.toml").exists() { "killed" } else { "tiny.toml" };
+        let out: &[&str] = if what == "killed" { &[] } else { &["-o", "killed"] };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dots"))
+            .args([&["train", what, "--threads", threads], out].concat())
+            .current_dir(folder.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while lines(file) < count && began.elapsed() < Duration::from_secs(60) {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let output = dots(folder.path(), &["train", "killed"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(kept(&run), kept(&straight));
+    assert_eq!(losses(&run), losses(&straight));
+    assert!(newest(&run) == newest(&straight));
+
+    // A branch learns from what its parent sampled, and needs it no more.
+    let step = all - 1;
+    let output =
+        dots(folder.path(), &["train", "--from", "straight", "-o", "longer", "--set", "phases.round.epochs=4"]);
+    assert!(output.status.success() && !text(&output).contains("answers accepted"), "{step}: {}", text(&output));
+    assert_eq!(kept(&folder.path().join("longer")), kept(&straight));
+    fs::rename(&straight, folder.path().join("elsewhere")).unwrap();
+    let output = dots(folder.path(), &["train", "longer"]);
+    assert!(output.status.success(), "{}", text(&output));
+
+    // What was sampled is data as any other.
+    let path = folder.path().join("longer/samples/round.sevens.jsonl");
+    fs::write(&path, kept(&folder.path().join("longer")).replace("7", "8")).unwrap();
+    let output = dots(folder.path(), &["train", "longer"]);
+    assert!(text(&output).contains("longer/run.json: data.round/sevens: expected "), "{}", text(&output));
+}
+
+#[test]
+fn problems_are_looked_through_before_the_first_step() {
+    let folder = prepared_to_sample();
+    let problems = fs::read_to_string(folder.path().join("problems.jsonl")).unwrap();
+    let long = "x".repeat(200);
+    for (line, expected) in [
+        ("{\"messages\": []}".to_owned(), "problems.jsonl: line 17: messages: expected"),
+        (
+            format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{long}\"}}], \"answer\": 7}}"),
+            "problems.jsonl: line 17: expected a prompt of 1 to 31 tokens",
+        ),
+    ] {
+        fs::write(folder.path().join("problems.jsonl"), format!("{problems}{line}\n")).unwrap();
+        let output = dots(folder.path(), &["train", "tiny.toml", "-o", "wrong"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(expected), "{}", text(&output));
+        assert!(!folder.path().join("wrong").exists());
+    }
+    // None is right: there is nothing to learn from, and what was learnt until then stays.
+    fs::write(folder.path().join("problems.jsonl"), problems.replace(" 7}", " 123456}").replace(" 8}", " 123456}"))
+        .unwrap();
+    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "none"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("expected at least one answer that is right, found none"), "{}", text(&output));
+    assert!(newest(&folder.path().join("none")).0.starts_with("step-000060"));
 }

@@ -22,9 +22,9 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// A loader of `recipe`'s phases in their `order`. That of another recipe is refused.
     pub fn new(recipe: &'a Recipe, order: &'a Order) -> Result<Self, DataError> {
-        if order.phases() != recipe.phases.len() {
-            let (expected, found) = (recipe.phases.len(), order.phases());
-            return Err(DataError::Refused(format!("order: expected one of {expected} phases, found {found}")));
+        if !order.is_of(recipe) {
+            let name = &recipe.name;
+            return Err(DataError::Refused(format!("order: expected that of {name}'s phases, found another")));
         }
         Ok(Self { recipe, order, vocab_size: recipe.model.config.vocab_size })
     }

@@ -9,6 +9,7 @@ use dots_train::{
     cpu::{CpuStep, Options},
     order,
     recipe::{Optimizer, Recipe},
+    rejection::round::Sampled,
     run::{Feed, Sequences},
     shards::{Manifest, ShardWriter},
     step::{ALL_EXPERTS, Dials, NO_TARGET, NO_TOKEN, Step, StepReport, Totals},
@@ -128,7 +129,7 @@ mixture = {{ a = 1.0 }}
 fn a_later_chunk_attends_to_its_document_across_a_foreign_one() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = knotted(folder.path());
-    let (schedule, order) = order::open(&recipe, 1).unwrap();
+    let (schedule, order) = order::open(&recipe, &Sampled::default(), 1).unwrap();
     let mut loader = Loader::new(&recipe, &order).unwrap();
     let mut tried = 0;
     for nth in 0..schedule.steps() {

@@ -70,6 +70,25 @@ pub struct EngineArgs {
     pub speculate: Option<SpeculateArg>,
 }
 
+impl EngineArgs {
+    /// Where nobody gives flags: on so many threads, for sequences of at most `max_model_len` tokens.
+    pub fn plain(threads: usize, max_model_len: usize) -> Self {
+        Self {
+            arithmetic: ArithmeticArg::Fast,
+            no_mmap: false,
+            mlock: false,
+            threads: (threads > 0).then_some(threads),
+            max_model_len: Some(max_model_len),
+            cache_tokens: None,
+            kv_cache_type: None,
+            kv_spill: None,
+            kv_spill_gb: 32,
+            max_batch_tokens: 512,
+            speculate: None,
+        }
+    }
+}
+
 /// Where drafts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SpeculateArg {

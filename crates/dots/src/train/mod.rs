@@ -1,6 +1,7 @@
 //! `dots train`: a recipe's run, started or gone on with.
 
 mod plan;
+mod round;
 mod sample;
 mod shown;
 
@@ -23,7 +24,9 @@ use dots_train::{
     order::{self, Order},
     ranks::RankedStep,
     recipe::Recipe,
+    rejection::round::Sampled,
     run::{self, End, Origin, Parent, Parts},
+    schedule::Schedule,
     shards::tokenizer_hash,
     step::Step,
 };
@@ -119,52 +122,105 @@ pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
         let path = recipe.tokenizer.display();
         bail!("{path}: expected a tokenizer of at most {vocab_size} ids, as model.vocab_size says, found {tokens}");
     }
-    let (schedule, order) = order::open(&recipe, args.threads.unwrap_or(0))?;
-    for (phase, source, chats, cut, left_out) in order.shortened().filter(|(.., cut, left_out)| cut + left_out > 0) {
-        say(&format!("{phase}: of the {chats} chats of {source}, {cut} are cut to a sequence, {left_out} left out"));
-    }
-    let mut loader = Loader::new(&recipe, &order)?;
+    let sampled = parent.as_ref().map_or_else(|| Sampled::of_run(&folder), Parent::sampled);
+    round::check(&recipe, &sampled)?;
     let options = options(&recipe, args.threads.unwrap_or(0));
-    say_size(&recipe, &options)?;
-    plan::fits(&recipe, &options, memory::of_this_machine())?;
-    let origin = Origin {
-        made_by: made_by(),
-        instruction_set: instruction_set(),
-        threads: Pool::workers(options.threads),
-        tokenizer_sha256: tokenizer_hash(&source),
-        data: data(&order, &tokenizer_hash(&source))?,
-        allow_other_build: args.allow_other_build,
-    };
-    if let Some(parent) = parent {
-        let branched = parent.branch(&folder, &recipe, &schedule, &origin)?;
-        say(&format!("Branched after step {}.", branched.step));
-        branched
-            .changes
-            .iter()
-            .for_each(|change| say(&format!("  {}: {} → {}", change.key, change.before, change.after)));
-        branched.notes.iter().for_each(|note| say(&format!("note: {note}")));
-    }
-    let mut step = step(&recipe, &options, run::is_begun(&folder)?)?;
-    let peak = peak_ops_per_second(&Compute::new(options.threads, 0), options.precision);
     let stop = Arc::new(AtomicBool::new(false));
-    listen(Arc::clone(&stop), "Stopping after this step, with a checkpoint. Once more leaves at once.")?;
-    let parts = Parts {
+    let mut run = Legs {
         recipe: &recipe,
-        schedule: &schedule,
-        step: step.as_mut(),
-        feed: &mut loader,
-        origin: &origin,
-        peak_flops_per_second: Some(peak),
+        folder: &folder,
+        options: &options,
+        tokenizer: tokenizer_hash(&source),
+        allow_other_build: args.allow_other_build,
         stop: &stop,
+        peak: None,
     };
-    let mut shown = Shown::new(&recipe, schedule.steps(), peak);
-    let end = run::run(&folder, parts, &mut |event| shown.tell(&event));
-    shown.clear();
-    match end? {
+    let (mut schedule, mut end) = run.leg(&sampled, parent)?;
+    // Where a phase learns from what the model itself answers, the steps up to there are made first.
+    while let (End::Finished, Some(phase)) = (end, schedule.unsampled()) {
+        let model = run::at(&folder, &recipe, schedule.steps())?;
+        if stop.load(Relaxed) || !round::sample(&recipe, phase, &model, &folder, &options, &stop)? {
+            end = End::Stopped;
+            break;
+        }
+        (schedule, end) = run.leg(&Sampled::of_run(&folder), None)?;
+    }
+    match end {
         End::Finished => say(&format!("All {} steps are made.", schedule.steps())),
         End::Stopped => say(&format!("Stopped. `dots train {}` goes on.", folder.display())),
     }
     Ok(())
+}
+
+/// A run, leg by leg: each has the steps that are known before the next phase's answers are sampled.
+struct Legs<'a> {
+    recipe: &'a Recipe,
+    folder: &'a Path,
+    options: &'a Options,
+    /// Its hash.
+    tokenizer: String,
+    allow_other_build: bool,
+    stop: &'a Arc<AtomicBool>,
+    /// The machine's, once it is measured.
+    peak: Option<f64>,
+}
+
+impl Legs<'_> {
+    /// Goes on to the end of what is known; begins a branch of `parent` first, where there is one.
+    fn leg(&mut self, sampled: &Sampled, parent: Option<Parent>) -> anyhow::Result<(Schedule, End)> {
+        let Self { recipe, folder, options, .. } = *self;
+        let (schedule, order) = order::open(recipe, sampled, options.threads)?;
+        for (phase, source, chats, cut, left_out) in order.shortened().filter(|(.., cut, left_out)| cut + left_out > 0)
+        {
+            say(&format!(
+                "{phase}: of the {chats} chats of {source}, {cut} are cut to a sequence, {left_out} left out"
+            ));
+        }
+        let mut loader = Loader::new(recipe, &order)?;
+        let origin = Origin {
+            made_by: made_by(),
+            instruction_set: instruction_set(),
+            threads: Pool::workers(options.threads),
+            tokenizer_sha256: self.tokenizer.clone(),
+            data: data(&order, &self.tokenizer)?,
+            allow_other_build: self.allow_other_build,
+        };
+        // Before anything is written, and the same for every leg.
+        if self.peak.is_none() {
+            say_size(recipe, options)?;
+            plan::fits(recipe, options, memory::of_this_machine())?;
+        }
+        if let Some(parent) = parent {
+            let branched = parent.branch(folder, recipe, &schedule, &origin)?;
+            say(&format!("Branched after step {}.", branched.step));
+            branched
+                .changes
+                .iter()
+                .for_each(|change| say(&format!("  {}: {} → {}", change.key, change.before, change.after)));
+            branched.notes.iter().for_each(|note| say(&format!("note: {note}")));
+        }
+        let mut step = step(recipe, options, run::is_begun(folder)?)?;
+        let peak = match self.peak {
+            Some(peak) => peak,
+            None => {
+                listen(Arc::clone(self.stop), "Stopping, with all that is done kept. Once more leaves at once.")?;
+                *self.peak.insert(peak_ops_per_second(&Compute::new(options.threads, 0), options.precision))
+            }
+        };
+        let parts = Parts {
+            recipe,
+            schedule: &schedule,
+            step: step.as_mut(),
+            feed: &mut loader,
+            origin: &origin,
+            peak_flops_per_second: Some(peak),
+            stop: self.stop,
+        };
+        let mut shown = Shown::new(recipe, schedule.steps(), peak);
+        let end = run::run(folder, parts, &mut |event| shown.tell(&event));
+        shown.clear();
+        Ok((schedule, end?))
+    }
 }
 
 /// What was asked for.

@@ -12,7 +12,7 @@ use dots_train::{
     cpu::{CpuStep, Options, Plan},
     flops,
     ranks::RankedStep,
-    recipe::{Length, Recipe, count},
+    recipe::{Length, Recipe, Source, count},
     schedule::Schedule,
     step::{ALL_EXPERTS, Dials, MicroBatch, Step, StepError, Totals},
 };
@@ -200,6 +200,8 @@ fn print_phases(out: &mut dyn Write, recipe: &Recipe, speed: &Speed) -> anyhow::
     writeln!(out)?;
     table.write(out, "  ")?;
     let more = if open { " Phases in epochs are as long as their data, and count nothing here." } else { "" };
+    let asks = recipe.sources.values().any(|source| matches!(source, Source::Problems(_)));
+    let more = format!("{more}{}", if asks { " Nor does what the model takes to answer problems." } else { "" });
     writeln!(out, "  FLOPs: 6 for each active parameter, and attention as if each sequence were one document.{more}")?;
     match speed {
         Speed::Tokens(rate) => writeln!(out, "  Time: at {rate} tokens a second, as given.")?,

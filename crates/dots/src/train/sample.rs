@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -83,70 +83,107 @@ fn samples(text: &str) -> Result<usize, String> {
 pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     // Before the model is loaded, which takes longer than to find a line mistyped.
     let problems = Problems::read(&args.problems)?;
-    let verifier = Verifier {
-        python: problems.have_tests().then(|| Python::new(args.python.as_deref(), None)).transpose()?,
-        limits: code::limits(Duration::from_secs(args.test_seconds as u64)),
+    let verifier = verifier(&problems, args.python.as_deref(), args.test_seconds as u64)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
+    let asked = Asked {
+        model: &args.model,
+        sampling: &args.sampling,
+        engine: &args.engine,
+        samples: args.samples,
+        keep: args.keep,
+        concurrency: args.concurrency,
+        test_seconds: args.test_seconds as u64,
+        out: &args.out,
     };
-    let checkpoint = load::open(Some(&args.model))?;
-    let mut sampling = args.sampling.over(&checkpoint.generation);
-    if sampling.temperature == 0.0 && args.samples > 1 {
-        bail!("--temperature: expected above 0, for {} answers that are not one, found 0", args.samples);
+    if let Some(progress) = answers(&problems, &verifier, asked, &stop)? {
+        let (done, all) = (progress.problems, problems.list.len());
+        say(&format!("Stopped at {done} of {all} problems. The same command goes on."));
+    }
+    Ok(())
+}
+
+/// What judges answers to these problems. A sandbox that cannot be is an error, where programs are to be run.
+pub fn verifier(problems: &Problems, python: Option<&Path>, test_seconds: u64) -> anyhow::Result<Verifier> {
+    Ok(Verifier {
+        python: problems.have_tests().then(|| Python::new(python, None)).transpose()?,
+        limits: code::limits(Duration::from_secs(test_seconds)),
+    })
+}
+
+/// What is asked of which model.
+pub struct Asked<'a> {
+    pub model: &'a str,
+    pub sampling: &'a SamplingArgs,
+    pub engine: &'a EngineArgs,
+    pub samples: usize,
+    pub keep: usize,
+    pub concurrency: usize,
+    pub test_seconds: u64,
+    pub out: &'a Path,
+}
+
+/// Samples, verifies, keeps, and shows what came of it; how far it was where it was stopped.
+pub fn answers(
+    problems: &Problems,
+    verifier: &Verifier,
+    asked: Asked<'_>,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<Progress>> {
+    let checkpoint = load::open(Some(asked.model))?;
+    let mut sampling = asked.sampling.over(&checkpoint.generation);
+    if sampling.temperature == 0.0 && asked.samples > 1 {
+        bail!("--temperature: expected above 0, for {} answers that are not one, found 0", asked.samples);
     }
     sampling.seed = None;
-    let arithmetic = Arithmetic::from(args.engine.arithmetic);
-    let cache_type = args.engine.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
+    let arithmetic = Arithmetic::from(asked.engine.arithmetic);
+    let cache_type = asked.engine.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
     let key = checkpoint.cache_key(arithmetic, cache_type, dots_kernels::Isa::best().name());
     // Before the breakers, which are known by their flags.
     let sampled = format!("{sampling:?}");
     let template = load::template(&checkpoint)?;
-    let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
-    let running = load::start(checkpoint, &args.engine, users)?;
+    let users = Users::Many { max_sequences: asked.concurrency, max_queue: MAX_QUEUE };
+    let running = load::start(checkpoint, asked.engine, users)?;
     let identity = json!({
         "model": key.map(|byte| format!("{byte:02x}")).concat(),
         "sampling": sampled,
-        "breakers": args.sampling.dry_sequence_breaker,
-        "max_tokens": args.sampling.max_tokens,
-        "stop": args.sampling.stop,
+        "breakers": asked.sampling.dry_sequence_breaker,
+        "max_tokens": asked.sampling.max_tokens,
+        "stop": asked.sampling.stop,
         "context": running.max_model_len,
-        "test_seconds": args.test_seconds,
+        "test_seconds": asked.test_seconds,
     });
-    sampling.dry.breakers = args.sampling.breakers(&running.tokenizer);
+    sampling.dry.breakers = asked.sampling.breakers(&running.tokenizer);
     let model = EngineModel {
         engine: running.engine,
         tokenizer: running.tokenizer,
         template,
         context: running.max_model_len,
-        request: Request { sampling, stop: args.sampling.stop.clone(), ..Request::default() },
-        max_tokens: args.sampling.max_tokens.unwrap_or(usize::MAX),
+        request: Request { sampling, stop: asked.sampling.stop.clone(), ..Request::default() },
+        max_tokens: asked.sampling.max_tokens.unwrap_or(usize::MAX),
     };
     let settings = Settings {
-        samples: args.samples,
-        keep: args.keep,
-        seed: args.sampling.seed.unwrap_or(0),
+        samples: asked.samples,
+        keep: asked.keep,
+        seed: asked.sampling.seed.unwrap_or(0),
         // One more than fill the engine, which works on while answers are judged.
-        workers: args.concurrency.div_ceil(args.samples) + 1,
+        workers: asked.concurrency.div_ceil(asked.samples) + 1,
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
     let mut shown = Shown::new(problems.list.len());
-    let work = Work { problems: &problems, model: &model, verifier: &verifier, settings, identity: &identity };
-    let end = rejection::sample(work, &args.out, &stop, &mut |progress| shown.tell(progress));
+    let work = Work { problems, model: &model, verifier, settings, identity: &identity };
+    let end = rejection::sample(work, asked.out, stop, &mut |progress| shown.tell(progress));
     shown.clear();
     match end? {
-        End::Finished(report) => Ok(print(&report, &args.out)?),
-        End::Stopped(progress) => {
-            say(&format!(
-                "Stopped at {} of {} problems. The same command goes on.",
-                progress.problems,
-                problems.list.len()
-            ));
-            Ok(())
+        End::Finished(report) => {
+            print(&report, asked.out)?;
+            Ok(None)
         }
+        End::Stopped(progress) => Ok(Some(progress)),
     }
 }
 
 /// What came of it, for people: the rates, and problems by how many of their answers were right.
-fn print(report: &Report, out: &std::path::Path) -> io::Result<()> {
+fn print(report: &Report, out: &Path) -> io::Result<()> {
     const WIDTH: usize = 40;
     let mut stderr = io::stderr().lock();
     let all = report.problems * report.samples_of_each;

@@ -16,7 +16,8 @@ pub use self::pack::Pack;
 use crate::{
     DataError,
     lines::Lines,
-    recipe::{Kind, Length, Recipe, Source},
+    recipe::{Kind, Length, Phase, Recipe, Source},
+    rejection::round::{self, Sampled},
     shards::Input,
     share,
 };
@@ -154,7 +155,12 @@ impl Chats {
     }
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    fn of_folder(folder: &'a Path) -> Result<Self, DataError> {
+        let tokenizer = Tokenizer::new(&TokenizerSource::of_folder(folder)?)?;
+        Ok(Self { tokenizer, template: ChatTemplate::of_folder(folder)?, folder })
+    }
+
     /// Marked ids of the chat on a line, or what was expected and found.
     fn encode(&self, line: &[u8]) -> Result<Vec<u32>, (String, String)> {
         let (messages, tools) = line::chat(line)?;
@@ -171,46 +177,34 @@ impl Encoder<'_> {
     }
 }
 
+/// How a source is packed, how often an epoch goes through it, and its index among the chats.
+type Weighted = (Pack, f64, usize);
+
 /// The chats of a recipe, and how its phases pack them.
 #[derive(Debug, Default)]
 pub struct Packed {
     pub(crate) chats: Vec<Chats>,
-    /// By phase, by source of its mixture: how it is packed, how often an epoch goes through it, and its index among the chats.
-    pub(crate) phases: Vec<Vec<(Pack, f64, usize)>>,
+    /// By phase, by source of its mixture, up to the first phase whose answers are not sampled yet.
+    pub(crate) phases: Vec<Vec<Weighted>>,
     /// By phase: epochs, where its length is said in them.
     epochs: Vec<f64>,
 }
 
 impl Packed {
-    /// Reads the chats that `recipe`'s phases learn from, and packs them. Nothing is read where no phase is of fine-tuning.
-    pub fn open(recipe: &Recipe, threads: usize) -> Result<Self, DataError> {
+    /// Reads the chats that `recipe`'s phases learn from, and packs them: those that are given, and those that were sampled. Nothing is
+    /// read where no phase is of fine-tuning.
+    pub fn open(recipe: &Recipe, sampled: &Sampled, threads: usize) -> Result<Self, DataError> {
         let mut packed = Self::default();
-        let of_sft = || recipe.phases.iter().filter(|phase| phase.kind == Kind::Sft);
-        if of_sft().next().is_none() {
-            packed.phases.resize_with(recipe.phases.len(), Vec::new);
-            packed.epochs.resize(recipe.phases.len(), 0.0);
-            return Ok(packed);
-        }
-        let encoder = Encoder {
-            tokenizer: Tokenizer::new(&TokenizerSource::of_folder(&recipe.tokenizer)?)?,
-            template: ChatTemplate::of_folder(&recipe.tokenizer)?,
-            folder: &recipe.tokenizer,
-        };
-        for (name, source) in &recipe.sources {
-            if let Source::Chats(files) = source
-                && of_sft().any(|phase| phase.mixture.contains_key(name))
-            {
-                packed.chats.push(Chats::read(name, recipe.seed, files, &encoder, threads)?);
-            }
-        }
-        for phase in &recipe.phases {
+        let mut encoder = None;
+        for (nth, phase) in recipe.phases.iter().enumerate() {
             let mut packs = Vec::new();
             if phase.kind == Kind::Sft {
-                for (name, &times) in &phase.mixture {
-                    // The recipe holds the mixture of such a phase to sources of chats.
-                    let Some(index) = packed.chats.iter().position(|chats| chats.name == *name) else { continue };
-                    packs.push((Pack::new(&packed.chats[index], phase.sequence_tokens)?, times, index));
-                }
+                let encoder = match &mut encoder {
+                    Some(encoder) => encoder,
+                    none => none.insert(Encoder::of_folder(&recipe.tokenizer)?),
+                };
+                let Some(of_phase) = packed.of_phase(recipe, nth, sampled, encoder, threads)? else { break };
+                packs = of_phase;
             }
             packed.phases.push(packs);
             packed.epochs.push(match phase.length {
@@ -219,6 +213,70 @@ impl Packed {
             });
         }
         Ok(packed)
+    }
+
+    /// How a phase's sources are packed; `None` where one of them is not sampled yet.
+    fn of_phase(
+        &mut self,
+        recipe: &Recipe,
+        nth: usize,
+        sampled: &Sampled,
+        encoder: &Encoder<'_>,
+        threads: usize,
+    ) -> Result<Option<Vec<Weighted>>, DataError> {
+        let phase = &recipe.phases[nth];
+        let mut packs = Vec::new();
+        for (source, &times) in &phase.mixture {
+            let index = match recipe.sources.get(source) {
+                Some(Source::Chats(files)) => match self.chats.iter().position(|chats| chats.name == *source) {
+                    Some(index) => index,
+                    None => self.add(Chats::read(source, recipe.seed, files, encoder, threads)?),
+                },
+                Some(Source::Problems(_)) => {
+                    let Some(path) = sampled.find(nth, &phase.name, source) else { return Ok(None) };
+                    self.add(Self::sampled(recipe, phase, source, path, encoder, threads)?)
+                }
+                // The recipe holds the mixture of such a phase to sources of these.
+                _ => continue,
+            };
+            packs.push((Pack::new(&self.chats[index], phase.sequence_tokens)?, times, index));
+        }
+        Ok(Some(packs))
+    }
+
+    fn add(&mut self, chats: Chats) -> usize {
+        self.chats.push(chats);
+        self.chats.len() - 1
+    }
+
+    /// The chats that a phase sampled, under a name of their own and the path that they have in any folder of the run.
+    fn sampled(
+        recipe: &Recipe,
+        phase: &Phase,
+        source: &str,
+        path: PathBuf,
+        encoder: &Encoder<'_>,
+        threads: usize,
+    ) -> Result<Chats, DataError> {
+        let name = round::name(&phase.name, source);
+        let is_empty = std::fs::metadata(&path).is_ok_and(|file| file.len() == 0);
+        if is_empty {
+            return Err(DataError::Refused(format!(
+                "{}: expected at least one answer that is right, found none: what the phase {} would learn from; a branch (--from) may ask \
+                 easier problems, or sources.{source}.samples more often",
+                path.display(),
+                phase.name
+            )));
+        }
+        let mut chats = Chats::read(&name, recipe.seed, &[path], encoder, threads)?;
+        let place = round::path(Path::new(""), &phase.name, source);
+        chats.files.iter_mut().for_each(|file| file.path = place.display().to_string());
+        Ok(chats)
+    }
+
+    /// How many phases are known: all, or those before the first whose answers are not sampled yet.
+    pub fn phases(&self) -> usize {
+        self.phases.len()
     }
 
     /// Sequences of all epochs of a phase, the last one rounded up; as [`crate::schedule::Schedule::new`] asks for them.

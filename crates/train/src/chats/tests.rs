@@ -59,7 +59,7 @@ fn chat(turns: usize, nth: usize) -> String {
 }
 
 fn steps(recipe: &Recipe) -> (Schedule, Vec<Vec<Sequences>>) {
-    let (schedule, order) = order::open(recipe, 2).unwrap();
+    let (schedule, order) = order::open(recipe, &Sampled::default(), 2).unwrap();
     let mut loader = Loader::new(recipe, &order).unwrap();
     let step = |step: u64, loader: &mut Loader<'_>| {
         let (totals, batches) = loader.step(step, &schedule.at(step).unwrap()).unwrap();
@@ -129,7 +129,7 @@ fn a_source_is_gone_through_as_often_as_its_share_says() {
     let lines: String = (0..60).map(|nth| chat(2, nth)).collect();
     let phase = "epochs = 1\nmixture = { a = 1.0, b = 3.0 }";
     let recipe = recipe(folder.path(), &[("a", &lines), ("b", &lines)], phase);
-    let (schedule, order) = order::open(&recipe, 1).unwrap();
+    let (schedule, order) = order::open(&recipe, &Sampled::default(), 1).unwrap();
     let sequences = schedule.tokens() / 64;
     let mut seen = [0, 0];
     for index in 0..sequences {
@@ -156,10 +156,11 @@ fn long_chats_are_cut_and_what_cannot_be_learnt_is_left_out() {
     );
     let lines = [chat(20, 1), chat(1, 2), long.clone()].concat();
     let phase = "epochs = 1\nmixture = { a = 1.0 }";
-    let (_, order) = order::open(&recipe(folder.path(), &[("a", &lines)], phase), 1).unwrap();
+    let (_, order) = order::open(&recipe(folder.path(), &[("a", &lines)], phase), &Sampled::default(), 1).unwrap();
     assert_eq!(order.shortened().collect::<Vec<_>>(), [("sft", "a", 3, 1, 1)]);
     assert_eq!(order.sample(0, 0).iter().chain(&order.sample(0, 1)).map(|piece| piece.tokens).max(), Some(64));
-    let error = order::open(&recipe(folder.path(), &[("a", &long)], phase), 1).unwrap_err().to_string();
+    let error =
+        order::open(&recipe(folder.path(), &[("a", &long)], phase), &Sampled::default(), 1).unwrap_err().to_string();
     assert!(error.contains("source a: expected a chat with an answer within its first 64 tokens"), "{error}");
 }
 
@@ -181,7 +182,7 @@ fn a_line_that_is_no_chat_is_named() {
     ] {
         let lines = format!("{}\n{line}\n", chat(1, 0));
         let recipe = recipe(folder.path(), &[("a", &lines)], "epochs = 1\nmixture = { a = 1.0 }");
-        let error = order::open(&recipe, 2).unwrap_err().to_string();
+        let error = order::open(&recipe, &Sampled::default(), 2).unwrap_err().to_string();
         assert!(error.contains("a.jsonl: line 3: ") && error.contains(expected), "{line}: {error}");
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     DataError,
     chats::{Chats, Pack, Packed},
     recipe::{Kind, Recipe, Source, Utk},
+    rejection::round::Sampled,
     schedule::Schedule,
     shards::Shard,
 };
@@ -102,11 +103,11 @@ enum Takes {
     Packs(Vec<Pack>),
 }
 
-/// Reads and packs a recipe's chats, counts its steps and opens its shards: all that is to be known before the first step. 0 threads
-/// are every core.
-pub fn open(recipe: &Recipe, threads: usize) -> Result<(Schedule, Order), DataError> {
-    let packed = Packed::open(recipe, threads)?;
-    let schedule = Schedule::new(recipe, |phase| packed.sequences(phase));
+/// Reads and packs a recipe's chats, counts its steps and opens its shards: all that is to be known before the first step. Both end
+/// before the first phase whose answers are not among those that were `sampled`. 0 threads are every core.
+pub fn open(recipe: &Recipe, sampled: &Sampled, threads: usize) -> Result<(Schedule, Order), DataError> {
+    let packed = Packed::open(recipe, sampled, threads)?;
+    let schedule = Schedule::of_first(recipe, packed.phases(), |phase| packed.sequences(phase));
     let order = Order::with_chats(recipe, &schedule, packed)?;
     Ok((schedule, order))
 }
@@ -123,7 +124,7 @@ impl Order {
         if let Some(phase) = recipe.phases.iter().find(|phase| phase.kind == Kind::Sft) {
             return Err(DataError::Refused(format!("phase {}: expected its chats to be read, found none", phase.name)));
         }
-        Self::with_chats(recipe, schedule, Packed::open(recipe, 1)?)
+        Self::with_chats(recipe, schedule, Packed::open(recipe, &Sampled::default(), 1)?)
     }
 
     /// As [`Order::new`], for phases of fine-tuning too, whose chats are packed as `packed` says.
@@ -171,9 +172,10 @@ impl Order {
         Ok(Self { sources, chats: packed.chats, phases })
     }
 
-    /// How many phases the recipe has.
-    pub fn phases(&self) -> usize {
-        self.phases.len()
+    /// Whether it is of `recipe`'s phases, all of them or the first ones.
+    pub(crate) fn is_of(&self, recipe: &Recipe) -> bool {
+        self.phases.len() <= recipe.phases.len()
+            && self.phases.iter().zip(&recipe.phases).all(|(mixed, phase)| mixed.name == phase.name)
     }
 
     /// All sources of shards, by name.
@@ -181,7 +183,7 @@ impl Order {
         &self.sources
     }
 
-    /// All sources of chats that are learnt from, by name.
+    /// All chats that are learnt from: the sources of chats, and as `phase/source` what phases sampled.
     pub fn chats(&self) -> &[Chats] {
         &self.chats
     }

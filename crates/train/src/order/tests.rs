@@ -125,7 +125,7 @@ mixture = {{ a = 1.0, b = 1.0 }}
 fn a_document_is_found_in_every_sequence_that_holds_it_and_in_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe(folder.path());
-    let (schedule, order) = open(&recipe, 1).unwrap();
+    let (schedule, order) = open(&recipe, &Sampled::default(), 1).unwrap();
     let mut want: HashMap<(usize, usize, usize), Vec<Seen>> = HashMap::new();
     for phase in 0..2 {
         for sequence in 0..schedule.tokens_of(phase) / recipe.phases[phase].sequence_tokens as u64 {
@@ -155,7 +155,7 @@ type Place = (usize, u64, usize, usize);
 fn every_token_is_seen_as_often_as_the_row_says_and_parts_of_a_document_not_in_one_batch() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe(folder.path());
-    let (schedule, order) = open(&recipe, 1).unwrap();
+    let (schedule, order) = open(&recipe, &Sampled::default(), 1).unwrap();
     let mut seen: HashMap<(Place, u64), u32> = HashMap::new();
     for step in 0..schedule.steps() {
         let at = schedule.at(step).unwrap();

@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display, Write};
 
 use super::{
-    Length, Phase, Recipe, Source,
+    Length, Phase, Recipe, Sampling, Source,
     freeze::PARTS,
     phases::{ATTENTIONS, KINDS, SHAPES},
 };
@@ -28,11 +28,12 @@ pub fn write_without_ranks(recipe: &Recipe) -> String {
     line(&mut text, "path", quoted(recipe.tokenizer.display()));
     for (name, source) in &recipe.sources {
         head(&mut text, &format!("[sources.{}]", bare(name)));
-        let (key, paths) = match source {
-            Source::Shards(prefixes) => ("shards", prefixes),
-            Source::Chats(files) => ("chats", files),
-        };
-        line(&mut text, key, list(paths.iter().map(|path| quoted(path.display()))));
+        let paths = |paths: &[std::path::PathBuf]| list(paths.iter().map(|path| quoted(path.display())));
+        match source {
+            Source::Shards(prefixes) => line(&mut text, "shards", paths(prefixes)),
+            Source::Chats(files) => line(&mut text, "chats", paths(files)),
+            Source::Problems(sampling) => problems(&mut text, sampling),
+        }
     }
     settings(&mut text, recipe);
     for each in &recipe.phases {
@@ -81,6 +82,16 @@ fn model(text: &mut String, recipe: &Recipe) {
     if !recipe.model.freeze.is_empty() {
         line(text, "freeze", list(recipe.model.freeze.iter().map(|part| word(&PARTS, *part))));
     }
+}
+
+fn problems(text: &mut String, sampling: &Sampling) {
+    line(text, "problems", quoted(sampling.problems.display()));
+    line(text, "samples", sampling.samples);
+    line(text, "keep", sampling.keep);
+    line(text, "temperature", number(sampling.temperature));
+    line(text, "top_p", number(sampling.top_p));
+    line(text, "max_tokens", sampling.max_tokens);
+    line(text, "test_seconds", sampling.test_seconds);
 }
 
 fn settings(text: &mut String, recipe: &Recipe) {

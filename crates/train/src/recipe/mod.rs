@@ -21,6 +21,7 @@ mod freeze;
 mod model;
 mod phases;
 mod section;
+mod sources;
 mod tree;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use error::{Place, RecipeError};
 pub use freeze::Part;
 pub use model::Model;
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
+pub use sources::{Sampling, Source};
 
 use crate::shards::hex;
 use section::Section;
@@ -52,7 +54,7 @@ pub struct Recipe {
     pub model: Model,
     /// Folder with `tokenizer.json`.
     pub tokenizer: PathBuf,
-    /// Where documents and chats come from, by name.
+    /// Where documents, chats and problems come from, by name.
     pub sources: BTreeMap<String, Source>,
     /// AdamW's constants.
     pub optimizer: Optimizer,
@@ -73,15 +75,6 @@ pub struct Recipe {
     /// The file as it was written, with what was set since.
     written: Table,
     path: PathBuf,
-}
-
-/// Where documents or chats come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// Token shards: prefixes of a `.bin` and an `.idx` file each.
-    Shards(Vec<PathBuf>),
-    /// JSONL files of chats (`messages`).
-    Chats(Vec<PathBuf>),
 }
 
 /// AdamW's constants.
@@ -234,7 +227,7 @@ impl Recipe {
         let tokenizer = section.need("path", "a folder with tokenizer.json", tokenizer)?.into();
         section.finish(&[])?;
 
-        let sources = read_sources(&mut top)?;
+        let sources = sources::read(&mut top)?;
         let optimizer = read_optimizer(&mut top)?;
 
         let mut section = top.section("balance")?;
@@ -263,6 +256,7 @@ impl Recipe {
             context: model.config.max_position_embeddings,
             sources: &sources,
             data_ranks: ranks.data as u64,
+            has_weights: model.start.is_some(),
         };
         let phases = read_phases(&mut top, &around)?;
 
@@ -310,30 +304,6 @@ const NAME_EXPECTED: &str = "1 to 100 letters, digits, '-', '_' and '.', the fir
 fn is_name(name: &str) -> bool {
     let known = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.');
     !name.starts_with('.') && (1..=100).contains(&name.len()) && name.chars().all(known)
-}
-
-fn read_sources(top: &mut Section<'_>) -> Result<BTreeMap<String, Source>, RecipeError> {
-    let mut all = top.section("sources")?;
-    let mut sources = BTreeMap::new();
-    for (name, mut section) in all.named()? {
-        if !is_name(name) || name.contains('.') {
-            return Err(all.wrong(name, "a name of letters, digits, '-' and '_'", Some(format!("{name:?}"))));
-        }
-        let source = match (section.paths("shards")?, section.paths("chats")?) {
-            (Some(prefixes), None) => Source::Shards(prefixes),
-            (None, Some(files)) => Source::Chats(files),
-            (None, None) => return Err(section.wrong("shards", "prefixes of shards, or files as chats", None)),
-            (Some(_), Some(_)) => {
-                return Err(section.wrong("chats", "shards or chats", Some("both".to_owned())));
-            }
-        };
-        section.finish(&[("files", "chats"), ("messages", "chats")])?;
-        sources.insert(name.to_owned(), source);
-    }
-    if sources.is_empty() || sources.len() > MOST {
-        return Err(top.wrong("sources", format!("1 to {MOST} sources"), Some(sources.len().to_string())));
-    }
-    Ok(sources)
 }
 
 fn read_optimizer(top: &mut Section<'_>) -> Result<Optimizer, RecipeError> {
@@ -387,7 +357,7 @@ fn read_phases(top: &mut Section<'_>, around: &phases::Around<'_>) -> Result<Vec
     let sections = top.need("phases", &format!("1 to {MOST} [[phases]]"), sections)?;
     let mut phases: Vec<Phase> = Vec::new();
     for section in sections {
-        let phase = phases::read(section, around)?;
+        let phase = phases::read(section, around, phases.is_empty())?;
         if phases.iter().any(|other| other.name == phase.name) {
             return Err(top.wrong("phases", "names of their own", Some(format!("{:?} twice", phase.name))));
         }

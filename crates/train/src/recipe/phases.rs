@@ -40,7 +40,7 @@ pub struct Phase {
 pub enum Kind {
     /// Every token of documents in shards.
     Pretrain,
-    /// The answers of chats, their end tokens included.
+    /// The answers of chats, their end tokens included: of those that are given, and of those that the model itself found.
     Sft,
 }
 
@@ -120,9 +120,11 @@ pub struct Around<'a> {
     pub context: usize,
     pub sources: &'a BTreeMap<String, Source>,
     pub data_ranks: u64,
+    /// Whether the first phase begins with weights that were trained before.
+    pub has_weights: bool,
 }
 
-pub fn read(mut section: Section<'_>, around: &Around<'_>) -> Result<Phase, RecipeError> {
+pub fn read(mut section: Section<'_>, around: &Around<'_>, is_first: bool) -> Result<Phase, RecipeError> {
     let name = section.text("name")?;
     let name = section.need("name", "a name of its own", name.filter(|name| super::is_name(name)))?;
     let kind = section.word("kind", &KINDS)?.unwrap_or(Kind::Pretrain);
@@ -144,6 +146,14 @@ pub fn read(mut section: Section<'_>, around: &Around<'_>) -> Result<Phase, Reci
     let warmup_steps = section.whole("warmup_steps", 0..=1 << 40)?.unwrap_or(0);
     let learning_rate = read_rate(&mut section)?;
     let mixture = read_mixture(&mut section, kind, around.sources)?;
+    let is_sampled = |name: &&String| matches!(around.sources.get(*name), Some(Source::Problems(_)));
+    if is_first
+        && !around.has_weights
+        && let Some(name) = mixture.keys().find(is_sampled)
+    {
+        let expected = "a phase before it, or model.start: problems are answered by what was learnt until then";
+        return Err(section.wrong("mixture", expected, Some(format!("{name:?}"))));
+    }
     let phase = Phase {
         name,
         kind,
@@ -276,7 +286,10 @@ fn read_mixture(
         };
         let (fits, expected) = match kind {
             Kind::Pretrain => (matches!(source, Source::Shards(_)), "sources of shards, as kind = \"pretrain\" reads"),
-            Kind::Sft => (matches!(source, Source::Chats(_)), "sources of chats, as kind = \"sft\" reads"),
+            Kind::Sft => (
+                matches!(source, Source::Chats(_) | Source::Problems(_)),
+                "sources of chats or problems, as kind = \"sft\" reads",
+            ),
         };
         if !fits {
             return Err(section.wrong(NAME, expected, Some(format!("{name:?}, which is none"))));

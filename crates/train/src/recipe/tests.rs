@@ -185,7 +185,7 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         (
             "shards = \"data/zh\"",
             "files = \"x\"",
-            "sources.zh.shards: expected prefixes of shards, or files as chats, found nothing",
+            "sources.zh.shards: expected prefixes of shards, or files as chats, or a file of problems, found nothing",
         ),
         ("[sources.zh]", "[sources.\"z h\"]", "sources.z h: expected a name"),
         ("tokens = \"40M\"", "tokens = \"40Q\"", "phases.0.tokens: expected a whole number such as"),
@@ -372,4 +372,36 @@ fn what_is_said_of_new_experts_is_kept_and_what_makes_no_sense_is_refused() {
     assert!(error.contains("model.new_experts: expected start beside it"), "{error}");
     let error = parse(&format!("{SMALL}[balance]\nsettle_tokens = 5\n")).unwrap_err();
     assert!(error.contains("balance.settle_tokens: expected model.new_experts beside it"), "{error}");
+}
+
+#[test]
+fn problems_are_a_source_that_needs_a_model_to_answer_them() {
+    let with = |more: &str| {
+        let text = SMALL.replace("mixture = { chat = 2 }", "mixture = { chat = 2, sums = 1 }");
+        parse(&format!("{text}[sources.sums]\nproblems = \"sums.jsonl\"\n{more}\n"))
+    };
+    let recipe = with("samples = 16").unwrap();
+    let expected = Sampling {
+        problems: "sums.jsonl".into(),
+        samples: 16,
+        keep: 4,
+        temperature: 1.0,
+        top_p: 1.0,
+        max_tokens: 1024,
+        test_seconds: 5,
+    };
+    assert_eq!(recipe.sources["sums"], Source::Problems(expected));
+    assert_eq!(parse(&recipe.canonical()).unwrap().canonical(), recipe.canonical());
+    for (more, said) in [
+        ("temperature = 0", "sources.sums.temperature: expected a number above 0, up to 100, found 0"),
+        ("top_p = 1.5", "sources.sums.top_p: expected a number above 0, up to 1"),
+        ("chats = \"x\"", "sources.sums.chats: expected shards or chats or problems, found both"),
+        ("sample = 3", "sources.sums.sample: unknown key; the nearest known one is 'samples'"),
+    ] {
+        let error = with(more).unwrap_err();
+        assert!(error.contains(said), "{more}: {error}");
+    }
+    let first = SMALL.replace("mixture = { en = 0.5, zh = 0.5 }", "kind = \"sft\"\nmixture = { sums = 1 }");
+    let error = parse(&format!("{first}[sources.sums]\nproblems = \"sums.jsonl\"\n")).unwrap_err();
+    assert!(error.contains("phases.0.mixture: expected a phase before it, or model.start"), "{error}");
 }

@@ -105,6 +105,11 @@ impl Journal {
             }
             end += line.len() as u64;
         }
+        // A first line that was cut short is the beginning of ours, or somebody's file.
+        if number == 0 && !format!("{identity}\n").as_bytes().starts_with(&line) {
+            let found = "a file that does not begin so";
+            return Err(DataError::invalid(&path, "line 1", format!("what was sampled, {identity}"), found));
+        }
         self.end = end;
         self.file.set_len(end).map_err(DataError::io(&path))?;
         if number == 0 {

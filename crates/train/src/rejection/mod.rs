@@ -8,6 +8,7 @@ mod journal;
 mod model;
 mod problem;
 mod report;
+pub mod round;
 
 use std::{
     collections::HashSet,
@@ -116,12 +117,15 @@ pub struct Work<'a> {
 /// Where a file cannot be read or written, a problem does not fit the model, the model fails, or a program cannot be isolated.
 pub fn sample(work: Work<'_>, out: &Path, stop: &AtomicBool, tell: &mut dyn FnMut(Progress)) -> Result<End, DataError> {
     let Work { problems, model, settings, identity, .. } = work;
-    for problem in &problems.list {
-        model
-            .admits(&problem.messages)
-            .map_err(|(expected, found)| DataError::invalid(&problems.path, problem.place(), expected, found))?;
-    }
+    problems.each(|messages| model.admits(messages))?;
     let (journal_path, report_path) = beside(out);
+    // What was sampled has its journal beside it.
+    if let Some(foreign) = [out, &report_path].into_iter().find(|path| path.exists() && !journal_path.exists()) {
+        let (foreign, journal) = (foreign.display(), journal_path.display());
+        return Err(DataError::Refused(format!(
+            "{foreign}: exists, and no {journal} says that it was sampled; choose another --out"
+        )));
+    }
     let identity = json!({
         "problems_sha256": problems.sha256,
         "samples": settings.samples,

@@ -32,14 +32,25 @@ impl EngineModel {
     }
 }
 
+/// Whether the prompt of these messages leaves room for an answer in a sequence of `context` tokens; else what was expected and found.
+pub fn leaves_room(
+    messages: &[Message],
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<(), (String, String)> {
+    let prompt = (template.encode(tokenizer, messages, true))
+        .map_err(|error| ("messages that the template takes".to_owned(), error.to_string()))?;
+    if prompt.is_empty() || prompt.len() >= context {
+        let expected = format!("a prompt of 1 to {} tokens, less than the context", context.saturating_sub(1));
+        return Err((expected, prompt.len().to_string()));
+    }
+    Ok(())
+}
+
 impl Model for EngineModel {
     fn admits(&self, messages: &[Message]) -> Result<(), (String, String)> {
-        let prompt = self.prompt(messages).map_err(|error| ("messages that the template takes".to_owned(), error))?;
-        if prompt.is_empty() || prompt.len() >= self.context {
-            let expected = format!("a prompt of 1 to {} tokens, less than the context", self.context.saturating_sub(1));
-            return Err((expected, prompt.len().to_string()));
-        }
-        Ok(())
+        leaves_room(messages, &self.template, &self.tokenizer, self.context)
     }
 
     fn answer(&self, messages: &[Message], seeds: &[u64]) -> Result<Vec<Answer>, String> {

@@ -59,6 +59,14 @@ impl Problems {
         Ok(Self { path: path.to_owned(), sha256: lines.input().sha256, list })
     }
 
+    /// Holds each to `admits`, which says what was expected and what was found; the first that it does not admit is named with its line.
+    pub(super) fn each(&self, admits: impl Fn(&[Message]) -> Result<(), (String, String)>) -> Result<(), DataError> {
+        self.list.iter().try_for_each(|problem| {
+            let invalid = |(expected, found)| DataError::invalid(&self.path, problem.place(), expected, found);
+            admits(&problem.messages).map_err(invalid)
+        })
+    }
+
     /// Whether any has tests to run a program against.
     pub fn have_tests(&self) -> bool {
         self.list.iter().any(|problem| matches!(problem.check, Check::Tests(_)))

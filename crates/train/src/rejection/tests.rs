@@ -177,3 +177,22 @@ fn a_problem_that_is_none_is_named_before_anything_runs() {
     let error = bench.sample(&Guesser::default(), SETTINGS, &bench.out("kept.jsonl")).unwrap_err().to_string();
     assert!(error.ends_with("line 1: expected a short prompt, found a long one"), "{error}");
 }
+
+#[test]
+fn files_that_were_not_sampled_are_left_as_they_are() {
+    let bench = Bench::of_ten();
+    let out = bench.out("kept.jsonl");
+    let (journal, _) = beside(&out);
+    for (path, expected) in [(&out, "kept.jsonl: exists, and no "), (&journal, "line 1: expected what was sampled")] {
+        fs::write(path, "my notes").unwrap();
+        let error = bench.sample(&Guesser::default(), SETTINGS, &out).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(fs::read_to_string(path).unwrap(), "my notes");
+        fs::remove_file(path).unwrap();
+    }
+    // A first line that a kill cut short is ours.
+    bench.stopped_after(1, &Guesser::default(), SETTINGS, &out).unwrap();
+    let whole = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, &whole[..20]).unwrap();
+    assert!(matches!(bench.sample(&Guesser::default(), SETTINGS, &out).unwrap(), End::Finished(_)));
+}

@@ -11,13 +11,14 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Origin, RunError, keep_recipe,
+    Origin, RECIPE, RunError, keep_recipe,
     lineage::{Lineage, continued},
     lock::Lock,
 };
 use crate::{
     checkpoint::{self, Whole},
     recipe::{Change, Recipe},
+    rejection::round::Sampled,
     schedule::Schedule,
 };
 
@@ -96,6 +97,18 @@ impl Parent {
         Ok(Self { from: from.to_owned(), whole, recipe })
     }
 
+    /// What the parent had sampled for the phases that it had begun: a branch learns from the same.
+    pub fn sampled(&self) -> Sampled {
+        let begun = self.whole.note["phase"].as_str();
+        let begun = self.recipe.phases.iter().position(|phase| Some(phase.name.as_str()) == begun);
+        // In `RUN/checkpoints/NAME`.
+        let run = self.whole.path.parent().and_then(Path::parent);
+        match (run, begun) {
+            (Some(run), Some(last)) => Sampled::of_first(run, last + 1),
+            _ => Sampled::default(),
+        }
+    }
+
     /// What the parent did, and the branch does where nothing is set.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -114,16 +127,32 @@ impl Parent {
         self.check(&changes, schedule)?;
         fs::create_dir_all(folder).map_err(|source| RunError::Io { path: folder.to_owned(), source })?;
         let _lock = Lock::take(folder)?;
-        if folder.join("recipe.toml").exists() {
+        if folder.join(RECIPE).exists() {
             let (expected, found) = ("a new folder".to_owned(), "a run".to_owned());
             return Err(self.wrong(&format!("--out {}", folder.display()), expected, found));
         }
         checkpoint::link(&self.whole, &folder.join("checkpoints"))?;
+        self.keep_sampled(folder, recipe)?;
         Lineage::begin(folder, recipe, origin, self.lineage(&changes, origin)?)?;
         // Last: a folder with a recipe is a run.
         keep_recipe(folder, recipe)?;
         let notes = self.notes(&changes, origin);
         Ok(Branched { step: self.whole.name.step, changes, notes })
+    }
+
+    /// Its own copy of what was sampled.
+    fn keep_sampled(&self, folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
+        for (from, place) in self.sampled().files(recipe) {
+            let to = folder.join(place);
+            let part = to.with_extension("part");
+            let copied = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+                fs::copy(&from, &part)?;
+                fs::File::open(&part)?.sync_all()?;
+                fs::rename(&part, &to)
+            });
+            copied.map_err(|source| RunError::Io { path: from, source })?;
+        }
+        Ok(())
     }
 
     fn wrong(&self, what: &str, expected: String, found: String) -> RunError {
@@ -162,7 +191,7 @@ impl Parent {
             );
             return Err(self.wrong(key, expected, found));
         }
-        if schedule.at(step).is_none() {
+        if schedule.at(step).is_none() && schedule.unsampled().is_none() {
             let expected = format!("more than {step} steps; set more tokens of the last phase");
             return Err(self.wrong("phases", expected, format!("{} in all", schedule.steps())));
         }

@@ -33,6 +33,12 @@ pub enum RunError {
         /// The given recipe's.
         found: String,
     },
+    /// Something that is no run's lies where a run writes.
+    #[error("{}: expected nothing, since the folder is no run and this one would write over it; choose a folder of its own", path.display())]
+    InTheWay {
+        /// What lies there.
+        path: PathBuf,
+    },
     /// What the run is made from is not what it was.
     #[error("{}: {what}: expected {expected}, found {found}; what a run learns from must stay as it was", path.display())]
     Differs {
@@ -104,7 +110,7 @@ pub enum RunError {
     /// The loss leapt.
     #[error(
         "step {step}: loss {loss:.4} is above {limit:.4}, the mean of the last {window} steps and {deviations} deviations or {nats} nats \
-         more, whichever is larger; the last checkpoint is kept, and a branch (--from) may go on from it with other data or rates, or with \
+         more, whichever is larger{largest}; the last checkpoint is kept, and a branch (--from) may go on from it with other data or rates, or with \
          spike.on=false"
     )]
     Spike {
@@ -120,5 +126,7 @@ pub enum RunError {
         deviations: f64,
         /// The least above it, in nats.
         nats: f64,
+        /// The tensor with the largest gradient, in words, where it is known.
+        largest: String,
     },
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! name, recipe_sha256, seed    of the recipe
 //! builds                       which program on which instruction set made the steps from `from_step` on
-//! tokenizer_sha256, data       hashes of what it learns from, by source and shard
+//! tokenizer_sha256, data       hashes of what it learns from, by source and shard; of what phases sampled as `phase/source`
 //! parent, ancestors, changes   of a branch: the checkpoint that it goes on from, its own parents, what its recipe changes
 //! started                      when, where, on how many threads
 //! ```
@@ -20,7 +20,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{RunError, host};
-use crate::recipe::Recipe;
+use crate::{recipe::Recipe, rejection::round::is_sampled};
 
 const FILE: &str = "run.json";
 /// Largest file that is read: thousands of shards take less.
@@ -94,6 +94,10 @@ impl Lineage {
         };
         expect("tokenizer_sha256", &lineage["tokenizer_sha256"], &origin.tokenizer_sha256.as_str().into())?;
         for (source, found) in &origin.data {
+            // What a phase sampled was not there before.
+            if is_sampled(source) && lineage["data"][source].is_null() {
+                lineage["data"][source] = found.clone();
+            }
             expect(&format!("data.{source}"), &lineage["data"][source], found)?;
         }
         let mut builds = lineage[BUILDS].as_array().cloned().unwrap_or_default();

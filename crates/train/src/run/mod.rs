@@ -44,6 +44,9 @@ use crate::{
     step::{MicroBatch, Step, StepReport, Totals},
 };
 
+/// A run's own copy of its recipe: a folder that has one is a run.
+const RECIPE: &str = "recipe.toml";
+
 /// Where a step's sequences come from. The same step always has the same ones.
 pub trait Feed {
     /// The sequences of a step, cut into micro-batches, and what they are in all.
@@ -147,6 +150,7 @@ pub enum End {
 pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> Result<End, RunError> {
     fs::create_dir_all(folder).map_err(|source| RunError::Io { path: folder.to_owned(), source })?;
     let _lock = Lock::take(folder)?;
+    check_is_ours(folder)?;
     keep_recipe(folder, parts.recipe)?;
     let checkpoints = folder.join("checkpoints");
     let found = checkpoint::newest(&checkpoints)?;
@@ -189,10 +193,30 @@ pub fn is_begun(folder: &Path) -> Result<bool, RunError> {
     Ok(!checkpoint::steps(&folder.join("checkpoints"))?.is_empty())
 }
 
+/// The model that the run in `folder` has after `step` steps, or begins with where that is none.
+pub fn at(folder: &Path, recipe: &Recipe, step: u64) -> Result<PathBuf, RunError> {
+    let checkpoints = folder.join("checkpoints");
+    let start = recipe.model.start.clone().filter(|_| step == 0);
+    let found = checkpoint::steps(&checkpoints)?.into_iter().find(|(of, _)| *of == step);
+    found
+        .map(|(_, path)| path)
+        .or(start)
+        .ok_or_else(|| RunError::NoneWhole { checkpoints, why: format!("there is none of step {step}") })
+}
+
+/// Refuses a folder that is no run and holds what a run would write over.
+fn check_is_ours(folder: &Path) -> Result<(), RunError> {
+    let found = ["checkpoints", "metrics.jsonl", "run.json", "samples", "tensorboard"].map(|name| folder.join(name));
+    match found.into_iter().find(|path| path.exists()).filter(|_| !folder.join(RECIPE).exists()) {
+        Some(path) => Err(RunError::InTheWay { path }),
+        None => Ok(()),
+    }
+}
+
 /// A run's recipe is what it was started with: writes it, or holds the given one to it. Ranks are how and not what: those that are given
 /// replace those that were.
 fn keep_recipe(folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
-    let path = folder.join("recipe.toml");
+    let path = folder.join(RECIPE);
     let io = |source| RunError::Io { path: path.clone(), source };
     let text = recipe.canonical();
     match fs::read_to_string(&path) {
@@ -202,6 +226,10 @@ fn keep_recipe(folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
             let (expected, found) = (Recipe::parse(&kept, &path)?.hash(), recipe.hash());
             if expected != found {
                 return Err(RunError::OtherRun { path, expected, found });
+            }
+            // A person's own, with comments maybe, in a folder where nothing ran yet.
+            if !["run.json", "metrics.jsonl"].iter().any(|name| folder.join(name).exists()) {
+                return Err(RunError::InTheWay { path });
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -279,7 +307,13 @@ impl Running<'_, '_> {
         let limit = self.losses.limit(spike);
         if report.loss > limit {
             let Spike { window, deviations, nats, .. } = *spike;
-            return Err(RunError::Spike { step, loss: report.loss, limit, window, deviations, nats });
+            let largest = match self.parts.step.steepest() {
+                Some((tensor, norm)) => {
+                    format!("; of a gradient of norm {:.3}, {norm:.3} are of {tensor}", report.gradient_norm)
+                }
+                None => String::new(),
+            };
+            return Err(RunError::Spike { step, loss: report.loss, limit, window, deviations, nats, largest });
         }
         self.losses.add(report.loss);
         let phase = &self.parts.recipe.phases[at.phase];

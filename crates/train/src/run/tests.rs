@@ -262,6 +262,22 @@ fn two_runs_in_one_folder_and_a_changed_recipe_are_named() {
 }
 
 #[test]
+fn what_is_no_runs_is_not_written_over() {
+    let recipe = recipe();
+    for name in ["metrics.jsonl", "run.json", "checkpoints/step-000001-tokens-0000M/model.safetensors", "recipe.toml"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // The very recipe, as its author wrote it.
+        let theirs = format!("# mine\n{}", recipe.canonical());
+        fs::write(&path, &theirs).unwrap();
+        let error = run_in(folder.path(), &recipe, 1, None, false).unwrap_err();
+        assert!(matches!(error, RunError::InTheWay { .. }), "{name}: {error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+    }
+}
+
+#[test]
 fn what_went_wrong_is_the_last_line_that_is_told() {
     let folder = tempfile::tempdir().unwrap();
     run_in(folder.path(), &recipe(), 1, Some(4), false).unwrap_err();
@@ -324,6 +340,9 @@ impl Step for Spoilt {
     fn evaluate(&mut self, batch: &MicroBatch<'_>) -> Result<(f64, u64), StepError> {
         self.step.evaluate(batch)
     }
+    fn steepest(&self) -> Option<(String, f64)> {
+        self.step.steepest()
+    }
     fn updates(&self) -> u64 {
         self.step.updates()
     }
@@ -358,6 +377,10 @@ fn a_loss_that_leaps_ends_the_run_unless_the_recipe_lets_it() {
     let spoilt = |recipe: &Recipe| Spoilt { step: random(recipe, 1), leaps: Some(8), poisoned: None };
     let error = run_of(folder.path(), &recipe, &origin("x", 1), &mut spoilt(&recipe), None, false).unwrap_err();
     assert!(matches!(error, RunError::Spike { step: 8, window: 5, .. }), "{error}");
+    // Where to look first.
+    let said = error.to_string();
+    assert!(said.starts_with("step 8: loss ") && said.contains("; of a gradient of norm "), "{said}");
+    assert!([" are of model.", " are of lm_head.weight"].iter().any(|tensor| said.contains(tensor)), "{said}");
     assert!(checkpoint::newest(&folder.path().join("checkpoints")).unwrap().whole.unwrap().name.step == 6);
     let folder = tempfile::tempdir().unwrap();
     recipe.set("spike.on", "false").unwrap();

@@ -20,6 +20,7 @@ pub struct Schedule {
     spans: Vec<Span>,
     /// By phase: tokens of its warm-up's steps, and of all.
     extents: Vec<Extent>,
+    goes_on: bool,
 }
 
 /// Steps of one size within one phase.
@@ -67,15 +68,22 @@ impl Schedule {
     /// The schedule of `recipe`. `packed_sequences(phase)` is asked for phases whose length is said in epochs: how many sequences all of
     /// their epochs fill. Every step of a stage is whole: the last one of a phase may go past its tokens.
     pub fn new(recipe: &Recipe, packed_sequences: impl Fn(usize) -> u64) -> Self {
+        Self::of_first(recipe, recipe.phases.len(), packed_sequences)
+    }
+
+    /// That of the first `phases` phases: the steps that are known before what follows is sampled.
+    pub fn of_first(recipe: &Recipe, phases: usize, packed_sequences: impl Fn(usize) -> u64) -> Self {
         let mut schedule = Self {
-            phases: recipe.phases.clone(),
+            phases: recipe.phases.iter().take(phases).cloned().collect(),
             balanced: [false, true].map(|settled| recipe.model.balanced(settled)),
             settle_tokens: recipe.balance.settle_tokens,
             spans: Vec::new(),
             extents: Vec::new(),
+            goes_on: phases < recipe.phases.len(),
         };
         let (mut step, mut tokens) = (0, 0);
-        for (index, phase) in recipe.phases.iter().enumerate() {
+        for index in 0..schedule.phases.len() {
+            let phase = &schedule.phases[index];
             let asked = match phase.length {
                 Length::Tokens(tokens) => tokens,
                 Length::Epochs(_) => packed_sequences(index).saturating_mul(phase.sequence_tokens as u64),
@@ -94,6 +102,11 @@ impl Schedule {
     /// The name of a phase.
     pub fn phase_name(&self, phase: usize) -> &str {
         &self.phases[phase].name
+    }
+
+    /// The phase that comes after these steps and whose answers are to be sampled first; `None` where they are all.
+    pub fn unsampled(&self) -> Option<usize> {
+        self.goes_on.then_some(self.phases.len())
     }
 
     /// Steps in all.
