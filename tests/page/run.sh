@@ -36,7 +36,7 @@ done
 
 serve "$cache/server.log"
 
-"$cache/venv/bin/python" tests/page/test_page.py "$@" || failed=1
-"$cache/venv/bin/python" tests/page/test_server.py || failed=1
-DOTS_BIN=$dots "$cache/venv/bin/python" tests/page/test_watch.py || failed=1
+for test in tests/page/test_*.py; do
+    DOTS_BIN=$dots "$cache/venv/bin/python" "$test" "$@" || failed=1
+done
 exit "$failed"
