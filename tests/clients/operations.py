@@ -65,6 +65,12 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def response(self, method, path="", **fields):
+        body = json.dumps(fields).encode() if fields else None
+        url, headers = f"http://127.0.0.1:{self.port}/v1/responses{path}", {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=60) as answer:
+            return json.load(answer)
+
     def metric(self, name):
         lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(name)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
@@ -211,7 +217,7 @@ def test_every_line_about_a_request_has_its_id():
         server.wait_for("their lines", lambda: server.words().count('"second"') > 2)
         lines = [json.loads(line) for line in server.words().splitlines() if line.startswith("{")]
         for name in ["first", "second"]:
-            said = [line["fields"]["message"] if "message" in line["fields"] else "access" for line in lines if line.get("span", {}).get("id") == name]
+            said = [line.get("message", "access") for line in lines if line.get("span", {}).get("id") == name]
             assert sorted(said) == ["access", "begins", "ends"], (said, lines)
 
 
@@ -228,6 +234,25 @@ def test_sigterm_lets_answers_end():
             text = rest(stream)
             assert text.rstrip().endswith("data: [DONE]\n\n\r\n0") and '"error"' not in text, text[-500:]
             assert text.count('"finish_reason":"') == 1, text[-500:]
+        assert server.process.wait(20) == 0, server.words()
+
+
+def test_sigterm_lets_responses_in_the_background_end_and_be_read():
+    with serving(*SLOW) as server:
+        ask = {"input": "Once upon a time", "background": True, "max_output_tokens": 200, "ignore_eos": True}
+        # More than run at once, so that they take longer than to ask.
+        begun = [server.response("POST", **ask) for _ in range(48)]
+        assert {response["status"] for response in begun} == {"queued"}, begun
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("it to be no longer ready", lambda: server.get("/ready")[0] == 503)
+        cancelled = server.response("POST", f"/{begun.pop()['id']}/cancel")
+        assert cancelled["status"] == "cancelled", cancelled
+        # Answers that have ended are still there, whenever somebody asks.
+        server.wait_for("all to end", lambda: server.metric("vllm:num_requests_") == 0)
+        for response in begun:
+            assert server.process.poll() is None
+            ended = server.response("GET", f"/{response['id']}")
+            assert (ended["status"], ended["usage"]["output_tokens"]) == ("incomplete", 200), ended
         assert server.process.wait(20) == 0, server.words()
 
 

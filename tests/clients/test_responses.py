@@ -1,6 +1,7 @@
 """The Responses API of the `openai` package for Python against `dots serve`."""
 
 import json
+import time
 
 import openai
 
@@ -94,6 +95,22 @@ def test_what_is_not_to_be_kept_is_not():
     assert error.code == "previous_response_not_found"
 
 
+def test_a_response_in_the_background_is_polled_and_cancelled():
+    begun = create(background=True)
+    assert (begun.status, begun.background, begun.output) == ("queued", True, [])
+    found = begun
+    while found.status in ("queued", "in_progress"):
+        time.sleep(0.01)
+        found = client.responses.retrieve(begun.id)
+    assert (found.status, found.output_text) == ("incomplete", create().output_text)
+    assert client.responses.cancel(begun.id).status == "incomplete", "it has ended"
+    long = create(background=True, max_output_tokens=200)
+    # It may have ended first: the model is tiny.
+    stopped = client.responses.cancel(long.id)
+    assert stopped.status in ("cancelled", "incomplete") and client.responses.retrieve(long.id) == stopped
+    refused(openai.BadRequestError, client.responses.cancel, create().id)
+
+
 def test_an_answer_keeps_to_a_schema():
     # One of few texts: random weights would write white space in an object until the answer's end.
     format = {"type": "json_schema", "name": "sum", "schema": {"enum": [3, 4]}}
@@ -121,7 +138,7 @@ def test_errors_are_of_their_classes():
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
         ({"metadata": {"a": 1}}, "metadata.a"),
-        ({"background": True}, "background"),
+        ({"background": True, "store": False}, "store"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "name": "f", "parameters": {"type": "array"}}]}, "tools[0].parameters.type"),
         ({"tool_choice": "required"}, "tool_choice"),

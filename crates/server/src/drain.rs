@@ -85,7 +85,8 @@ impl Drain {
         let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 
-    fn work(self: &Arc<Self>) -> Option<Work> {
+    /// Work that begins; none once the server was asked to stop.
+    pub fn work(self: &Arc<Self>) -> Option<Work> {
         // Counted first, so that whoever waits for the last one does not miss this one.
         self.running.send_modify(|running| *running += 1);
         let work = Work(Arc::clone(self));

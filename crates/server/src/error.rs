@@ -126,6 +126,23 @@ impl ApiError {
         Self::invalid("previous_response_id", "previous_response_not_found", message)
     }
 
+    /// 400 for a conversation whose last answer is not there.
+    pub fn previous_response_without_answer(id: &str) -> Self {
+        let id = quoted(id);
+        let message = format!(
+            "Previous response with id '{id}' has no answer to go on from: it still runs, or failed, or was cancelled."
+        );
+        Self::invalid("previous_response_id", "invalid_value", message)
+    }
+
+    /// 400 for a response that somebody waited for.
+    pub fn not_in_background(id: &str) -> Self {
+        Self::bad_request(format!(
+            "Response with id '{}' was not made in the background: it cannot be cancelled.",
+            quoted(id)
+        ))
+    }
+
     /// 404 for an address that leads nowhere.
     pub fn unknown_url(method: &Method, uri: &Uri) -> Self {
         Self::new(
@@ -171,6 +188,11 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("request_timeout")
     }
 
+    /// 429 for more than this server takes at once.
+    pub fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("queue_full").retry_after(wait)
+    }
+
     /// 503 for a server that has its hands full for a moment.
     pub fn busy(message: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
@@ -206,9 +228,7 @@ impl ApiError {
             SubmitError::TooLong { .. } => Self::invalid(prompt_param, "context_length_exceeded", message),
             SubmitError::Invalid { field, .. } => Self::invalid(*field, "invalid_value", message),
             SubmitError::QueueFull { retry_after_seconds, .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
-                    .code("queue_full")
-                    .retry_after(Duration::from_secs(*retry_after_seconds))
+                Self::too_many(message, Duration::from_secs(*retry_after_seconds))
             }
             SubmitError::Stopped => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("service_unavailable")

@@ -49,7 +49,7 @@ use crate::{
     listen::House,
     metrics::Metrics,
     observe::Observed,
-    openai::responses::store::ResponseStore,
+    openai::responses::{background::Background, store::ResponseStore},
 };
 pub use crate::{
     cors::Origins,
@@ -86,6 +86,8 @@ struct App {
     created: u64,
     /// Conversations that can go on.
     responses: ResponseStore,
+    /// Those that are made while nobody waits.
+    background: Background,
 }
 
 impl App {
@@ -99,6 +101,7 @@ impl App {
             drain: Arc::default(),
             created: unix_seconds(),
             responses: ResponseStore::default(),
+            background: Background::default(),
         })
     }
 

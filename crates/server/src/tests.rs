@@ -2,6 +2,7 @@
 
 mod about_prompts;
 mod access;
+mod background;
 mod completions;
 mod documents;
 mod messages;

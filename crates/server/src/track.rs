@@ -61,7 +61,7 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
 }
 
 /// A request that makes its handler panic gets an answer like any other, and ends nobody else's.
-async fn or_panicked<T>(work: impl Future<Output = T>) -> std::thread::Result<T> {
+pub async fn or_panicked<T>(work: impl Future<Output = T>) -> std::thread::Result<T> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         // What was half changed belongs to this request and is dropped with it; what is shared is behind locks that say so.

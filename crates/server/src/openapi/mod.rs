@@ -177,7 +177,7 @@ fn responses(operation: &Operation) -> Value {
         (
             "400",
             "A field is wrong: the message names it, with what was expected and what was found",
-            takes_body || !operation.query.is_empty(),
+            operation.method == "post" || !operation.query.is_empty(),
         ),
         ("401", "The key is missing or wrong", true),
         ("404", "No such model, or no such name", true),

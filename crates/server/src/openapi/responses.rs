@@ -14,9 +14,19 @@ pub fn operations() -> Vec<Operation> {
     vec![
         create(),
         Operation {
-            description: "A response that was asked for with `store`, until it is deleted or has to make room for others.",
+            description: "A response that was asked for with `store`, until it is deleted or has to make room for others; one in \
+                          the background also while it is `queued` or `in_progress`.",
+            query: vec![(
+                "stream",
+                json!({"const": false, "description": "A response that was begun is not streamed."}),
+            )],
             response: response(),
             ..Operation::new("get", "/v1/responses/{id}", "Read a response again")
+        },
+        Operation {
+            description: "Of a response in the background. One that has ended is answered as it did.",
+            response: response(),
+            ..Operation::new("post", "/v1/responses/{id}/cancel", "Stop a response")
         },
         Operation {
             description: "The messages, calls and results that a kept response answered, the newest first.",
@@ -83,6 +93,7 @@ fn create() -> Operation {
         "stream": fields::stream(),
         "previous_response_id": text("The response whose conversation goes on. It must have been stored."),
         "store": flag("Keep the conversation. Default: true. The server keeps a few thousand in memory, the last used."),
+        "background": flag("Answer at once with a response that is `queued`, to be read again until it has ended. With `store`, and without `stream`."),
         "truncation": choice(&["auto", "disabled"], "auto leaves out the oldest messages where the conversation is too long."),
         "text": {
             "description": "`format` holds the answer to a form: `text`, `json_object`, or `json_schema` with `name` and `schema`.",
@@ -152,7 +163,8 @@ fn response() -> Value {
         "id": a("string"),
         "object": always("response"),
         "created_at": a("integer"),
-        "status": {"enum": ["completed", "incomplete"]},
+        "status": {"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
+        "background": a("boolean"),
         "error": maybe("object"),
         "incomplete_details": maybe("object"),
         "instructions": maybe("string"),
@@ -166,7 +178,7 @@ fn response() -> Value {
         "temperature": a("number"),
         "top_p": a("number"),
         "truncation": {"enum": ["auto", "disabled"]},
-        "usage": a("object"),
+        "usage": maybe("object"),
         "metadata": a("object"),
     }))
 }

@@ -45,7 +45,7 @@ static LONG: Semaphore = Semaphore::const_new(LONG_AT_ONCE);
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    let behind_the_key = Router::new()
+    let work = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
         .route("/v1/embeddings", post(embeddings::create))
@@ -54,15 +54,18 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/detokenize", post(tokens::detokenize))
         .route("/tokenizer_info", get(tokens::info))
         .route("/v1/responses", post(responses::create))
-        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
-        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/models", get(models::list))
         // Names have slashes: `rednote-hilab/dots.llm1.inst`.
         .route("/v1/models/{*name}", get(models::retrieve))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), drain::admit));
+    let behind_the_key = work
+        // What was answered can be read, and what runs be cancelled, while the server stops.
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         // The last one named is asked first.
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), drain::admit))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require_key));
     Router::new()
         .merge(behind_the_key)

@@ -1,6 +1,7 @@
-//! `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, and `GET /v1/responses/{id}/input_items`.
+//! `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, `POST /v1/responses/{id}/cancel`, and
+//! `GET /v1/responses/{id}/input_items`.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc};
 
 use axum::{
     Json,
@@ -8,23 +9,26 @@ use axum::{
     http::{Uri, header},
     response::{IntoResponse, Response as HttpResponse, sse::KeepAlive},
 };
+use dots_engine::{Event, Failure, Finish};
 use dots_model::template::Message;
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::{Job, off_runtime};
 use crate::{
     App,
-    answer::collect,
+    answer::{Choices, failed},
     body, constraints,
     context::RequestContext,
     conversation::{self, Ending},
+    drain::Work,
     error::ApiError,
     openai::{
         generation::AboutPrompt,
         responses::{
             input_items::Page,
             object::Response,
-            output::{GrowingOutput, as_said},
+            output::{GrowingOutput, OutputItem, as_said},
             request::{ResponseRequest, Truncation},
             store::Stored,
             tools::check_results,
@@ -34,6 +38,7 @@ use crate::{
         to_json,
     },
     sse,
+    track::or_panicked,
 };
 
 /// A request that was checked and tokenised.
@@ -44,6 +49,7 @@ struct Prepared {
     output: GrowingOutput,
     /// What was said, without the instructions; `Some` where it is to be kept.
     conversation: Option<Vec<Message>>,
+    background: bool,
 }
 
 /// Answers a conversation.
@@ -58,44 +64,103 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let request = request.await?;
     let previous = match &request.previous_response_id {
         None => None,
-        Some(id) => Some(
-            app.responses
-                .get(RequestContext::current_tenant(), id)
-                .ok_or_else(|| ApiError::previous_response_not_found(id))?,
-        ),
+        Some(id) => Some(kept(&app, id).ok_or_else(|| ApiError::previous_response_not_found(id))?),
     };
     // A short request may go on with a long conversation.
     let bytes = bytes + previous.as_ref().map_or(0, |previous| previous.bytes());
     let reader = Arc::clone(&app);
     let prepared = off_runtime(bytes, move || prepare(&reader, request, previous.as_deref()));
-    let Prepared { mut job, structure, mut response, mut output, conversation } = prepared.await?;
+    let Prepared { mut job, structure, mut response, output, conversation, background } = prepared.await?;
     job.constraint = constraints::compile(&app, structure).await?;
     let choices = job.submit(&app, None)?;
     if job.generation.stream.is_some() {
         let writer = ResponseWriter::new(app, response, output, conversation);
         return Ok(sse::written(choices, writer, KeepAlive::new()));
     }
-    let answer = collect(choices, 1).await?.remove(0);
-    // The changes are for who watches; the items are what they come to.
-    output.begin();
-    for token in answer.tokens {
-        output.token(token, &*app.backend);
+    if background {
+        let work = app.drain.work().ok_or_else(ApiError::stopping)?;
+        let said = conversation.unwrap_or_default();
+        let run = run(Arc::clone(&app), response.id.clone(), work, choices, output).in_current_span();
+        let queued = app.background.begin(RequestContext::current_tenant(), response, said, run)?;
+        return Ok(as_json(queued.json.clone()));
     }
-    output.finish(&answer.finish, &*app.backend);
-    let items = output.into_items();
-    let said = as_said(&items);
-    response.end(items, &answer.finish);
+    let (items, finish) = whole(&app, choices, output, || {}).await?;
+    let answer = Some(as_said(&items));
+    response.end(items, &finish);
     let json = to_json(&response);
-    if let Some(mut conversation) = conversation {
-        conversation.push(said);
-        app.responses.put(RequestContext::current_tenant(), response.id, Stored { json: json.clone(), conversation });
+    if let Some(said) = conversation {
+        let stored = Stored { json: json.clone(), said: Arc::new(said), answer, background: false };
+        app.responses.put(RequestContext::current_tenant(), response.id, stored);
     }
     Ok(as_json(json))
 }
 
+/// The items of a whole answer. `began` is called when its first token comes.
+async fn whole(
+    app: &App,
+    mut choices: Choices,
+    mut output: GrowingOutput,
+    began: impl FnOnce(),
+) -> Result<(Vec<OutputItem>, Finish), ApiError> {
+    let mut began = Some(began);
+    // The changes are for who watches; the items are what they come to.
+    output.begin();
+    while let Some((_, event)) = poll_fn(|cx| choices.poll_event(cx)).await {
+        match event {
+            Event::Token(token) => {
+                if let Some(began) = began.take() {
+                    began();
+                }
+                output.token(token, &*app.backend);
+            }
+            Event::Finished(finish) => {
+                output.finish(&finish, &*app.backend);
+                return Ok((output.into_items(), finish));
+            }
+            Event::Failed(failure) => return Err(failed(&failure)),
+            Event::Prompt(_) | Event::Embedding(_) => {}
+        }
+    }
+    Err(failed(&Failure::Stopped))
+}
+
+/// Makes the answer of a response that nobody waits for, whatever comes of it. A server that stops waits for it as for any
+/// other work, and then until it was read, since nobody can read it later.
+async fn run(app: Arc<App>, id: String, _work: Work, choices: Choices, output: GrowingOutput) {
+    let made = or_panicked(whole(&app, choices, output, || app.background.progress(&id))).await;
+    let made = made.unwrap_or_else(|_| {
+        Err(ApiError::internal("The response failed on the server. The reason is in the server's log."))
+    });
+    let told = app.background.end(&id, &app.responses, app.drain.has_begun(), |response| {
+        let answer = match made {
+            Ok((items, finish)) => {
+                let answer = as_said(&items);
+                response.end(items, &finish);
+                Some(answer)
+            }
+            Err(error) => {
+                response.fail(error.message());
+                None
+            }
+        };
+        tracing::info!(response = response.id, status = response.status(), "a response in the background ended");
+        answer
+    });
+    if let Some(told) = told {
+        tokio::select! {
+            _ = told => {}
+            () = app.drain.on_cut() => {}
+        }
+    }
+}
+
 fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -> Result<Prepared, ApiError> {
     let model = app.model_name(request.generation.model.as_deref())?;
-    let mut said = previous.map_or_else(Vec::new, |previous| previous.conversation.clone());
+    let mut said = match (previous, &request.previous_response_id) {
+        (Some(Stored { said, answer: Some(answer), .. }), _) => said.iter().chain([answer]).cloned().collect(),
+        (Some(_), Some(id)) => return Err(ApiError::previous_response_without_answer(id)),
+        _ => Vec::new(),
+    };
     check_results(&said, &request.input)?;
     said.append(&mut request.input);
     let (prompt, said) = prompt(app, &request, said)?;
@@ -111,7 +176,8 @@ fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -
         about_prompt: AboutPrompt::default(),
         constraint: None,
     };
-    Ok(Prepared { job, structure, response, output, conversation: request.store.then_some(said) })
+    let (conversation, background) = (request.store.then_some(said), request.background);
+    Ok(Prepared { job, structure, response, output, conversation, background })
 }
 
 /// Ids of the instructions and of what was said. Where that is too long and the request allows it, only as many of the last
@@ -153,15 +219,48 @@ fn without(said: &[Message], count: usize) -> Vec<Message> {
     gone.iter().filter(|message| message.role == "system").chain(kept).cloned().collect()
 }
 
-/// A response that is kept.
+/// A response of whoever asks that runs, or is kept.
+fn kept(app: &App, id: &str) -> Option<Arc<Stored>> {
+    let tenant = RequestContext::current_tenant();
+    // One that ends is in the store before it runs no more.
+    app.background.get(tenant, id).or_else(|| app.responses.get(tenant, id))
+}
+
+/// A response that is kept, or as far as it is.
 pub async fn retrieve(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<HttpResponse, ApiError> {
+    let id = name(id)?;
+    if uri.query().unwrap_or_default().split('&').any(|pair| pair == "stream=true") {
+        return Err(ApiError::unsupported("stream", "a stream of a response that was begun"));
+    }
+    let tenant = RequestContext::current_tenant();
+    if let Some(running) = app.background.get(tenant, &id) {
+        return Ok(as_json(running.json.clone()));
+    }
+    let stored = app.responses.get(tenant, &id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    app.background.was_read(&id);
+    Ok(as_json(stored.json.clone()))
+}
+
+/// Stops a response that nobody waits for; one that has ended is answered as it did.
+pub async fn cancel(
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<HttpResponse, ApiError> {
     let id = name(id)?;
-    let stored =
-        app.responses.get(RequestContext::current_tenant(), &id).ok_or_else(|| ApiError::response_not_found(&id))?;
-    Ok(as_json(stored.json.clone()))
+    let tenant = RequestContext::current_tenant();
+    let ended = match app.background.cancel(tenant, &id, &app.responses) {
+        Some(cancelled) => cancelled,
+        None => app.responses.get(tenant, &id).ok_or_else(|| ApiError::response_not_found(&id))?,
+    };
+    if !ended.background {
+        return Err(ApiError::not_in_background(&id));
+    }
+    app.background.was_read(&id);
+    Ok(as_json(ended.json.clone()))
 }
 
 /// What a kept response was an answer to.
@@ -171,12 +270,9 @@ pub async fn input_items(
     uri: Uri,
 ) -> Result<HttpResponse, ApiError> {
     let id = name(id)?;
-    let stored =
-        app.responses.get(RequestContext::current_tenant(), &id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    let stored = kept(&app, &id).ok_or_else(|| ApiError::response_not_found(&id))?;
     let page = Page::parse(uri.query().unwrap_or_default())?;
-    // The answer is what was said last.
-    let said = stored.conversation.split_last().map_or(&[][..], |(_, said)| said);
-    Ok(as_json(page.of(&id, said)?.to_string()))
+    Ok(as_json(page.of(&id, &stored.said)?.to_string()))
 }
 
 #[derive(Serialize)]
@@ -186,13 +282,14 @@ pub struct Deleted {
     deleted: bool,
 }
 
-/// Forgets a response. What continues it goes on, with the conversation that it has of its own.
+/// Forgets a response, and stops it where it runs. What continues it goes on, with the conversation that it has of its own.
 pub async fn delete(
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Deleted>, ApiError> {
     let id = name(id)?;
-    match app.responses.remove(RequestContext::current_tenant(), &id) {
+    let tenant = RequestContext::current_tenant();
+    match app.background.remove(tenant, &id) || app.responses.remove(tenant, &id) {
         true => Ok(Json(Deleted { id, object: "response", deleted: true })),
         false => Err(ApiError::response_not_found(&id)),
     }

@@ -1,5 +1,6 @@
 //! OpenAI's Responses API: conversations that the server can keep.
 
+pub mod background;
 pub mod input;
 pub mod input_items;
 pub mod object;

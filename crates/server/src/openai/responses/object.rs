@@ -62,15 +62,15 @@ struct OutputDetails {
 }
 
 impl Response {
-    /// A response that has begun, to a request whose settings it repeats.
+    /// A response that has begun, or is queued where nobody waits for it, to a request whose settings it repeats.
     pub fn begun(model: String, request: &ResponseRequest) -> Self {
         let sampling = &request.generation.sampling;
         Self {
             id: format!("resp_{}", unique_id()),
             object: "response",
             created_at: crate::unix_seconds(),
-            status: "in_progress",
-            background: false,
+            status: if request.background { "queued" } else { "in_progress" },
+            background: request.background,
             error: None,
             incomplete_details: None,
             instructions: request.instructions.clone(),
@@ -96,6 +96,21 @@ impl Response {
             user: request.user.clone(),
             metadata: request.metadata.clone(),
         }
+    }
+
+    /// One that was queued is made now.
+    pub fn progress(&mut self) {
+        self.status = "in_progress";
+    }
+
+    /// Ends it without an answer, since the client wants none any more.
+    pub fn cancel(&mut self) {
+        self.status = "cancelled";
+    }
+
+    /// `completed`, `incomplete`, `failed`, `cancelled`, or how far it is.
+    pub fn status(&self) -> &'static str {
+        self.status
     }
 
     /// Ends it with what was said and called. An answer that was cut short leaves it incomplete.

@@ -65,6 +65,8 @@ pub struct ResponseRequest {
     pub previous_response_id: Option<String>,
     /// Whether the conversation is kept.
     pub store: bool,
+    /// Whether it is made while nobody waits for it.
+    pub background: bool,
     /// What is done where it is too long.
     pub truncation: Truncation,
     /// The client's own notes.
@@ -114,6 +116,7 @@ impl ResponseRequest {
             instructions: fields.string("instructions")?.map(str::to_owned),
             previous_response_id: fields.string("previous_response_id")?.map(str::to_owned),
             store: fields.boolean("store")?.unwrap_or(true),
+            background: background(fields)?,
             truncation: truncation(fields)?,
             metadata: metadata(fields)?,
             user: fields.string("user")?.map(str::to_owned),
@@ -150,6 +153,18 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
     let top = fields.integer("top_logprobs", 0..=MAX_TOP_LOGPROBS)?.unwrap_or(0) as usize;
     Ok((asked || top > 0).then_some(top))
+}
+
+fn background(fields: Fields<'_>) -> Result<bool, ApiError> {
+    let background = fields.boolean("background")?.unwrap_or(false);
+    if background && fields.boolean("store")? == Some(false) {
+        let message = "'store': a response in the background can only be read where it is kept.";
+        return Err(ApiError::invalid("store", "invalid_value", message));
+    }
+    if background && fields.boolean("stream")? == Some(true) {
+        return Err(ApiError::unsupported("stream", "a stream of a response in the background"));
+    }
+    Ok(background)
 }
 
 fn truncation(fields: Fields<'_>) -> Result<Truncation, ApiError> {
@@ -192,9 +207,6 @@ fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
         if fields.get(name).is_some() {
             return Err(ApiError::unsupported(name, what));
         }
-    }
-    if fields.boolean("background")? == Some(true) {
-        return Err(ApiError::unsupported("background", "a response in the background"));
     }
     if let Some(value) = fields.get("reasoning")
         && Fields::nested(value, "reasoning.")?.string("effort")?.is_some_and(|effort| effort != "none")
@@ -284,8 +296,9 @@ mod tests {
             (json!({"tool_choice": "required"}), "tool_choice"),
             (json!({"conversation": "conv_1"}), "conversation"),
             (json!({"prompt": {"id": "p"}}), "prompt"),
-            (json!({"background": true}), "background"),
             (json!({"background": 1}), "background"),
+            (json!({"background": true, "store": false}), "store"),
+            (json!({"background": true, "stream": true}), "stream"),
             (json!({"reasoning": {"effort": "high"}}), "reasoning.effort"),
             (json!({"reasoning": 1}), "reasoning"),
             (json!({"text": "x"}), "text"),

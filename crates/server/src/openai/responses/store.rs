@@ -20,14 +20,19 @@ const OVERHEAD_BYTES: usize = 128;
 pub struct Stored {
     /// The response's JSON.
     pub json: String,
-    /// All that was said, its answer last and without the instructions, which were that response's own.
-    pub conversation: Vec<Message>,
+    /// All that was said before its answer, without the instructions, which were that response's own.
+    pub said: Arc<Vec<Message>>,
+    /// Its answer; `None` where there is none to go on from, since it still runs, failed or was cancelled.
+    pub answer: Option<Message>,
+    /// Whether it was made while nobody waited.
+    pub background: bool,
 }
 
 impl Stored {
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
-        self.json.len() + self.conversation.iter().map(message_bytes).sum::<usize>() + OVERHEAD_BYTES
+        let messages = self.said.iter().chain(&self.answer);
+        self.json.len() + messages.map(message_bytes).sum::<usize>() + OVERHEAD_BYTES
     }
 }
 
@@ -91,7 +96,8 @@ impl ResponseStore {
 
     /// Keeps a response of `tenant` under `id`, and drops others where it needs their place. One that is larger than all
     /// places together is not kept.
-    pub fn put(&self, tenant: u64, id: String, stored: Stored) {
+    pub fn put(&self, tenant: u64, id: String, stored: impl Into<Arc<Stored>>) {
+        let stored = stored.into();
         let bytes = stored.bytes();
         if bytes > self.max_bytes {
             return;
@@ -105,7 +111,7 @@ impl ResponseStore {
         let last_use = kept.next_use();
         kept.by_use.insert(last_use, id.clone());
         kept.bytes += bytes;
-        kept.by_id.insert(id, Entry { tenant, stored: Arc::new(stored), bytes, last_use });
+        kept.by_id.insert(id, Entry { tenant, stored, bytes, last_use });
     }
 
     /// The response under `id`, where it is still kept and `tenant` put it there. Ids stand in logs and in addresses, so that to
@@ -151,7 +157,7 @@ mod tests {
     use super::*;
 
     fn stored(bytes: usize) -> Stored {
-        Stored { json: "x".repeat(bytes - OVERHEAD_BYTES), conversation: Vec::new() }
+        Stored { json: "x".repeat(bytes - OVERHEAD_BYTES), said: Arc::default(), answer: None, background: false }
     }
 
     fn kept(store: &ResponseStore, ids: &[&str]) -> Vec<bool> {
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn calls_and_results_count() {
-        let bytes = |message: Message| Stored { json: String::new(), conversation: vec![message] }.bytes();
+        let bytes = |message| Stored { answer: Some(message), ..stored(OVERHEAD_BYTES) }.bytes();
         let bare = bytes(Message::new("tool", ""));
         let named = Message { tool_call_id: Some("x".repeat(1000)), ..Message::new("tool", "") };
         assert_eq!(bytes(named), bare + 1000);

@@ -183,10 +183,10 @@ impl Writer for ResponseWriter {
         let items = std::mem::take(&mut self.output).into_items();
         let said = as_said(&items);
         self.response.end(items, finish);
-        if let Some(mut conversation) = self.conversation.take() {
-            conversation.push(said);
-            let json = to_json(&self.response);
-            self.app.responses.put(self.tenant, self.response.id.clone(), Stored { json, conversation });
+        if let Some(conversation) = self.conversation.take() {
+            let (json, said, answer) = (to_json(&self.response), Arc::new(conversation), Some(said));
+            let stored = Stored { json, said, answer, background: false };
+            self.app.responses.put(self.tenant, self.response.id.clone(), stored);
         }
     }
 
