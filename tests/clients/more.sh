@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Clients that take minutes to install: `litellm`, `langchain-openai`, `langchain-anthropic`, `lm-eval`, and `async-openai` for
-# Rust, which is built, against a real server; then docs/compatibility.md from what these and `run.sh` left.
+# Clients that take minutes to install: `litellm`, `langchain-openai`, `langchain-anthropic`, `lm-eval`, the load generator
+# `aiperf`, and `async-openai` for Rust, which is built, against a real server; then docs/compatibility.md from what these and
+# `run.sh` left.
 #
 #   cargo build --release && tests/clients/run.sh && tests/clients/more.sh
 #
@@ -17,6 +18,8 @@ export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 LITELLM_LOCAL_MODEL_COST_MAP=True 
 mkdir -p "$DOTS_TEST_RESULTS"
 packages "$cache/more" 'litellm, langchain_openai, langchain_anthropic, lm_eval' \
     litellm langchain-openai langchain-anthropic 'lm_eval[api]'
+# It has needs of its own.
+packages "$cache/aiperf" aiperf aiperf
 
 log=$cache/more.log
 serve "$log"
@@ -25,6 +28,7 @@ failed=0
 for suite in litellm langchain lm_eval; do
     "$cache/more/bin/python" "tests/clients/test_$suite.py" || failed=1
 done
+"$cache/aiperf/bin/python" tests/clients/test_aiperf.py || failed=1
 rust=tests/clients/async_openai
 cargo build --quiet --locked --manifest-path "$rust/Cargo.toml" --target-dir "$cache/rust"
 "$cache/rust/debug/dots-async-openai-test" "$(sed -n '/^name = "async-openai"$/{n;s/^version = "\(.*\)"$/\1/p}' "$rust/Cargo.lock")" || failed=1
