@@ -126,6 +126,18 @@ fn errors_are_counted_by_their_kind() {
 }
 
 #[test]
+fn a_connection_that_was_closed_after_its_last_answer_fails_no_request() {
+    let server = FakeServer::start(|request| match request.number {
+        // Once for the second request; for the third on a new connection too.
+        1 | 3 | 4 => Reply::none(),
+        _ => Reply::completion(vec![text("a")], 1, 1),
+    });
+    let found = measured(&server, "--requests 4 --concurrency 1");
+    assert_eq!((&found["answered"], &found["failed"]), (&json!(3), &json!(1)), "{}", found["errors"]);
+    assert_eq!(found["requests"][2]["error"]["kind"], "broken_off");
+}
+
+#[test]
 fn a_seed_asks_the_same_questions_at_the_same_times() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&asked);

@@ -41,6 +41,11 @@ impl Reply {
         Self { status, content_type: "application/json", steps: vec![Step::Send(body.to_string())], broken: false }
     }
 
+    /// Nothing: the connection is closed.
+    pub fn none() -> Self {
+        Self { status: 0, broken: true, ..Self::stream(Vec::new()) }
+    }
+
     /// Events.
     pub fn stream(steps: Vec<Step>) -> Self {
         Self { status: 200, content_type: "text/event-stream", steps, broken: false }
@@ -141,6 +146,9 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, numbers: &Atomi
 
 fn send(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
     let (status, content_type) = (reply.status, reply.content_type);
+    if status == 0 {
+        return stream.shutdown(std::net::Shutdown::Both);
+    }
     write!(stream, "HTTP/1.1 {status} Status\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     for step in &reply.steps {
         match step {

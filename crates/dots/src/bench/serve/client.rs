@@ -152,8 +152,8 @@ impl Client {
         Err(Failure::new(FailureKind::BrokenOff, "the stream ended without [DONE] and without a reason to end"))
     }
 
-    /// Sends over a connection that is open already, or a new one. A server may close the former at any time: then the request,
-    /// of which it took nothing, goes out again.
+    /// Sends over a connection that is open already, or a new one. A server may close the former at any time: where it did so
+    /// before a byte of an answer came, the request goes out again, as browsers do it.
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Response<Incoming>, Connection), Failure> {
         let request = self.request(method, path, body)?;
         while let Some(mut connection) = self.target.idle() {
@@ -164,7 +164,7 @@ impl Client {
                 Ok(response) => return Ok((response, connection)),
                 Err(error) => error,
             };
-            if error.take_message().is_none() {
+            if error.take_message().is_none() && !error.error().is_incomplete_message() {
                 return Err(Failure::new(FailureKind::BrokenOff, chain(error.error())));
             }
         }
