@@ -179,7 +179,7 @@ def test_a_client_that_does_not_read():
         stream = server.stream(receive_bytes=4096, n=16, max_tokens=240, logprobs=5, ignore_eos=True)
         server.wait_for("it to be cut", lambda: server.metric("dots:connections_stalled_total") == 1)
         server.wait_for("its answers to be cancelled", lambda: server.metric("vllm:num_requests_running") == 0)
-        assert "does not read" in server.words()
+        server.wait_for("its line", lambda: "does not read" in server.words())
         assert server.get("/health")[0] == 200
         stream.close()
 

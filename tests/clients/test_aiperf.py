@@ -19,7 +19,7 @@ def profile(*flags):
     with tempfile.TemporaryDirectory() as folder:
         command = [AIPERF, "profile", "--model", suite.MODEL, "--url", suite.URL, "--api-key", suite.KEY]
         command += ["--tokenizer", str(TOKENIZER), "--artifact-dir", folder, "--ui", "none"]
-        command += ["--concurrency", "8", "--request-count", str(REQUESTS), "--isl", "40", "--osl", "16", *flags]
+        command += ["--concurrency", "8", "--request-count", str(REQUESTS), "--isl", "40", "--osl", "16", "--extra-inputs", "ignore_eos:true", *flags]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
         found = {path.name: json.loads(path.read_text()) for path in pathlib.Path(folder).rglob("*.json")}
