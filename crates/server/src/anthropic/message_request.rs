@@ -128,6 +128,10 @@ fn refuse_what_is_not_here(fields: Fields<'_>) -> Result<(), ApiError> {
             return Err(ApiError::unsupported(name, what));
         }
     }
+    // Not used, and of its type all the same.
+    if let Some(value) = fields.get("metadata") {
+        Fields::nested(value, "metadata.")?;
+    }
     if let Some(value) = fields.get("thinking") {
         match Fields::nested(value, "thinking.")?.string("type")? {
             None => return Err(ApiError::missing("thinking.type")),
@@ -382,6 +386,7 @@ mod tests {
             (hello(json!({"tool_choice": {}})), "tool_choice.type"),
             (hello(json!({"thinking": {"type": "enabled", "budget_tokens": 1024}})), "thinking"),
             (hello(json!({"thinking": {}})), "thinking.type"),
+            (hello(json!({"metadata": "me"})), "metadata"),
             (hello(json!({"mcp_servers": [{}]})), "mcp_servers"),
             (hello(json!({"container": "c"})), "container"),
             (hello(json!({"context_management": {}})), "context_management"),

@@ -74,6 +74,8 @@ impl Generation {
     pub fn parse_with(fields: Fields<'_>, defaults: &GenerationDefaults, least: i64) -> Result<Self, ApiError> {
         let max_completion_tokens = fields.integer("max_completion_tokens", least..=i64::MAX)?;
         let max_tokens = fields.integer("max_tokens", least..=i64::MAX)?;
+        // Not used, and of its type all the same.
+        fields.string("user")?;
         Ok(Self {
             model: fields.string("model")?.map(str::to_owned),
             n: fields.integer("n", 1..=MAX_N)?.unwrap_or(1) as usize,
@@ -275,6 +277,7 @@ mod tests {
             (json!({"logit_bias": {"5": 101}}), "logit_bias.5", "decimal_above_max_value"),
             (json!({"logit_bias": {"5": null}}), "logit_bias.5", "invalid_type"),
             (json!({"model": 1}), "model", "invalid_type"),
+            (json!({"user": 1}), "user", "invalid_type"),
             (json!({"stream": "yes"}), "stream", "invalid_type"),
             (json!({"stream_options": {}}), "stream_options", "invalid_value"),
             (json!({"stream": true, "stream_options": 1}), "stream_options", "invalid_type"),

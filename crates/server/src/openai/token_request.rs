@@ -62,6 +62,10 @@ impl TokenizeRequest {
 
 fn input(fields: Fields<'_>) -> Result<Input, ApiError> {
     let prompt = fields.string("prompt")?;
+    // A text has no use for them, and a wrong one is wrong all the same.
+    for name in ["add_generation_prompt", "continue_final_message"] {
+        fields.boolean(name)?;
+    }
     match (prompt, fields.get("messages")) {
         (None, None) => Err(ApiError::missing("prompt")),
         (Some(_), Some(_)) => Err(ApiError::invalid(
