@@ -27,8 +27,7 @@ const ITEM_ROWS: usize = PANELS * tile::ROWS;
 /// Most rows of activations whose sums are held at once; where there are more, weights are unpacked again.
 const CHUNK: usize = 256;
 
-/// Up to so many rows of activations, panels are multiplied one after the other, without a stop at interleaved codes where
-/// there is a kernel for that.
+/// Up to so many rows of activations, weights are multiplied where they lie, where there is a kernel for that.
 const FEW: usize = 2;
 
 /// What a thread multiplies quantised weights with.
@@ -224,6 +223,12 @@ fn multiply(
         if weights.kind().is_packed() && tile::has_direct(isa) {
             return multiply_packed(isa, weights, range, x, rows, &mut emit);
         }
+        let done = match rows.len() {
+            1 => multiply_few::<1>(isa, weights, range.clone(), x, rows, &mut emit),
+            2 => multiply_few::<2>(isa, weights, range.clone(), x, rows, &mut emit),
+            _ => 0,
+        };
+        let range = range.start + done..range.end;
         // With few rows of activations there is nothing to share between panels, and one after the other they are read in the
         // order of the file.
         let step = if rows.len() <= FEW { tile::ROWS } else { ITEM_ROWS };
@@ -291,9 +296,23 @@ fn multiply_packed(
     }
 }
 
-/// The sums of the first panel with the first `M` rows of activations.
-fn first_sums<const M: usize>(sums: &mut [[f32; tile::ROWS]]) -> &mut [[f32; tile::ROWS]; M] {
-    sums.first_chunk_mut().expect("a panel has room for CHUNK rows")
+/// Products of whole panels of weights where they lie with `M` rows of activations. The rows of weights that are done.
+fn multiply_few<const M: usize>(
+    isa: Isa,
+    weights: Weights<'_>,
+    range: Range<usize>,
+    x: &QuantisedRows,
+    rows: Rows<'_>,
+    emit: &mut impl FnMut(usize, usize, &[f32]),
+) -> usize {
+    let x: [_; M] = std::array::from_fn(|i| x.row(rows.get(i)));
+    for first in range.clone().step_by(tile::ROWS) {
+        let Some(sums) = tile::multiply_rows(isa, weights, first, x) else { return first - range.start };
+        for (i, sums) in sums.iter().enumerate() {
+            emit(i, first, sums);
+        }
+    }
+    range.len()
 }
 
 /// Products of up to [`ITEM_ROWS`] rows of weights with rows `chunk` (at most [`CHUNK`]) of `rows`, by way of tiles.
@@ -326,18 +345,6 @@ fn multiply_tiles(
     for start in (0..weights.cols()).step_by(tile::COLS) {
         let cols = start..(start + tile::COLS).min(weights.cols());
         let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
-        let tile = &mut tiles[0];
-        let few = match (panels, chunk.len()) {
-            (1, 1) => tile.multiply_rows(isa, weights, range.start, cols.clone(), [row(0)], first_sums::<1>(sums)),
-            (1, 2) => {
-                tile.multiply_rows(isa, weights, range.start, cols.clone(), [0, 1].map(row), first_sums::<2>(sums))
-            }
-            _ => false,
-        };
-        if few {
-            ask(&cols);
-            continue;
-        }
         for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
             tile.fill(isa, weights, first, cols.clone(), unpacked);
         }

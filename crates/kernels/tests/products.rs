@@ -191,6 +191,33 @@ fn many_rows_have_the_bits_that_each_has_alone() {
     }
 }
 
+/// One and two rows of activations have kernels of their own, where rows of weights are a multiple of 64 wide and whole panels.
+#[test]
+fn few_rows_have_the_bits_that_each_has_in_company() {
+    let mut noise = Noise(6);
+    let (tokens, rows) = (5, 37);
+    for kind in WeightType::ALL {
+        let widths: &[usize] = if kind.block_len() == 256 { &[256, 768] } else { &[32, 64, 128, 192, 704] };
+        for &cols in widths {
+            let matrix = Matrix::random(kind, rows, cols, &mut noise);
+            let mut x = numbers(tokens * cols, &mut noise);
+            // Sixteens of every size, so that exponents differ.
+            x.chunks_mut(16)
+                .enumerate()
+                .for_each(|(i, x)| x.iter_mut().for_each(|x| *x *= 0.5f32.powi(i as i32 * 5 % 13)));
+            for isa in Isa::available() {
+                let compute = Compute::with_isa(isa, 2, cols);
+                let together = product(&compute, &matrix, &x, Rows::From(0, tokens), tokens, true);
+                for (first, count) in [(0, 1), (1, 2), (3, 2), (4, 1)] {
+                    let few = product(&compute, &matrix, &x, Rows::From(first, count), count, true);
+                    let want = &together[first * rows..(first + count) * rows];
+                    assert_eq!(few, want, "{isa:?} {kind:?} {cols} {first}");
+                }
+            }
+        }
+    }
+}
+
 /// Activations and weights at their limits: sums of sixteen products, shifted as far as they may be, still fit in 32 bits.
 #[test]
 fn the_widest_sums_do_not_overflow() {
@@ -209,6 +236,35 @@ fn the_widest_sums_do_not_overflow() {
                     let got = product(&compute, &matrix, &x, Rows::From(0, tokens), tokens, true);
                     let want = (f32::from(code) - 128.0) * 127.0 * x[0] * cols as f32;
                     assert!(got.iter().all(|got| (got - want).abs() < 1e-4 * want.abs()), "{isa:?}: {got:?} {want}");
+                }
+            }
+        }
+    }
+}
+
+/// The kernels for few rows of activations add up products in sixteen bits as far as they fit.
+#[test]
+fn the_widest_sums_of_few_rows_are_those_of_many() {
+    let mut noise = Noise(7);
+    let (rows, cols) = (packed::ROWS, 256);
+    for kind in WeightType::ALL.into_iter().filter(|kind| kind.is_quantised() && !kind.is_packed()) {
+        for fill in [0, 0x7f, 0x80, 0xff] {
+            let mut matrix = Matrix::random(kind, rows, cols, &mut noise);
+            for block in matrix.bytes.chunks_mut(kind.block_bytes()) {
+                block.fill(fill);
+                half_fields(kind)
+                    .iter()
+                    .for_each(|&at| block[at..at + 2].copy_from_slice(&half_bits(0.01).to_le_bytes()));
+            }
+            for isa in Isa::available() {
+                let compute = Compute::with_isa(isa, 1, cols);
+                for x in [1.0, -1.0] {
+                    let x = vec![x; 3 * cols];
+                    let together = product(&compute, &matrix, &x, Rows::From(0, 3), 3, true);
+                    for count in [1, 2] {
+                        let few = product(&compute, &matrix, &x, Rows::From(0, count), count, true);
+                        assert_eq!(few, together[..count * rows], "{isa:?} {kind:?} {fill}");
+                    }
                 }
             }
         }

@@ -187,44 +187,6 @@ impl Tile {
         }
     }
 
-    /// Adds the products of columns `cols` of rows `first..first + ROWS` of `weights` with `M` rows of activations to `sums`, as
-    /// [`Tile::fill`] and [`Tile::multiply_add`] would, but without a stop at interleaved codes, which pays for few rows. `false` where
-    /// there is no kernel for that; then nothing was added.
-    #[allow(clippy::too_many_arguments, reason = "those of `fill` and `multiply_add`")]
-    pub fn multiply_rows<const M: usize>(
-        &mut self,
-        isa: Isa,
-        weights: Weights<'_>,
-        first: usize,
-        cols: Range<usize>,
-        x: [&[QuantisedGroup]; M],
-        sums: &mut [[f32; ROWS]; M],
-    ) -> bool {
-        let kind = weights.kind();
-        if isa != Isa::Avx512 || first + ROWS > weights.rows() {
-            return false;
-        }
-        self.cols = cols.len();
-        self.form = Form::of(kind);
-        assert!(x.iter().all(|x| x.len() >= self.cols / 32));
-        #[cfg(target_arch = "x86_64")]
-        {
-            let starts = row_starts(weights, first, &cols);
-            // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the sixteen rows lie one after the
-            // other, and each has `cols` weights of this type from there on; the lengths of `x` are checked above.
-            unsafe {
-                match self.form {
-                    Form::Signed32 => avx512::multiply_rows::<M, false, false>(kind, &starts, self, x, sums),
-                    Form::Signed16 => avx512::multiply_rows::<M, true, false>(kind, &starts, self, x, sums),
-                    Form::WithMin32 => avx512::multiply_rows::<M, false, true>(kind, &starts, self, x, sums),
-                    Form::WithMin16 => avx512::multiply_rows::<M, true, true>(kind, &starts, self, x, sums),
-                }
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no `Isa::Avx512` here")
-    }
-
     /// Adds the products of the tile's rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (M, ROWS)`. `x` begin at the
     /// tile's first column.
     pub fn multiply_add<const M: usize>(&self, isa: Isa, x: [&[QuantisedGroup]; M], sums: &mut [[f32; ROWS]; M]) {
@@ -259,6 +221,31 @@ fn row_starts(weights: Weights<'_>, first: usize, cols: &Range<usize>) -> avx512
     let row = weights.row(first);
     let start = &row[cols.start / weights.kind().block_len() * weights.kind().block_bytes()..];
     avx512::RowStarts::new(start.as_ptr(), row.len())
+}
+
+/// `(M, ROWS)` products of rows `first..first + ROWS` of `weights`, of a type that is not packed, with rows of activations: as
+/// [`Tile::fill`] and [`Tile::multiply_add`] would give, but weights are read where they lie, which pays for few rows of
+/// activations. `None` where there is no kernel for that.
+pub fn multiply_rows<const M: usize>(
+    isa: Isa,
+    weights: Weights<'_>,
+    first: usize,
+    x: [&[QuantisedGroup]; M],
+) -> Option<[[f32; ROWS]; M]> {
+    if isa != Isa::Avx512 || weights.kind().is_packed() || first + ROWS > weights.rows() {
+        return None;
+    }
+    assert!(x.iter().all(|x| x.len() >= weights.cols().div_ceil(32)));
+    #[cfg(target_arch = "x86_64")]
+    {
+        let cols = weights.cols();
+        let rows = row_starts(weights, first, &(0..cols));
+        // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the sixteen rows lie one after the
+        // other, and each has `cols` weights of this type; the lengths of `x` are checked above.
+        unsafe { avx512::multiply_rows(weights.kind(), &rows, cols, x.map(<[_]>::as_ptr)) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no `Isa::Avx512` here")
 }
 
 /// Whether [`multiply_panel`] has kernels for this instruction set.

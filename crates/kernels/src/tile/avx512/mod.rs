@@ -1,10 +1,14 @@
 //! Tiles in AVX-512 with VNNI. Callers have checked every length (see the parent module), so loads go by pointer.
 
 mod fill;
+mod rows;
 
 use std::arch::{asm, x86_64::*};
 
-pub use self::fill::{RowStarts, fill, multiply_rows};
+pub use self::{
+    fill::{RowStarts, fill},
+    rows::multiply_rows,
+};
 use super::{COLS, GROUPS, ROWS, Tile, Unpacked};
 use crate::{
     WeightType,
@@ -141,59 +145,6 @@ pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: boo
                 _mm512_storeu_ps(sums[m].as_mut_ptr(), sum);
             }
         }
-    }
-}
-
-/// Adds `dots`, sums of sixteen products each, under their scales and minimums, to `sums: (M, ROWS)`.
-///
-/// # Safety
-/// The processor must have these instructions; `x` must point to groups for the tile's columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-unsafe fn add_dots<const M: usize, const SIXTEENS: bool, const MINS: bool>(
-    dots: &[[__m512i; COLS / 16]; M],
-    tile: &Tile,
-    x: [*const QuantisedGroup; M],
-    sums: &mut [[f32; ROWS]; M],
-) {
-    let number = |from: &[f32; ROWS * GROUPS], i: usize| {
-        // SAFETY: sixteen numbers; the load needs no alignment.
-        unsafe { _mm512_loadu_ps(from[i * ROWS..(i + 1) * ROWS].as_ptr()) }
-    };
-    for m in 0..M {
-        // SAFETY: sixteen numbers; the load needs no alignment.
-        let mut sum = unsafe { _mm512_loadu_ps(sums[m].as_ptr()) };
-        for first in (0..tile.cols / 32).step_by(BLOCK_GROUPS) {
-            let mut block = _mm512_setzero_ps();
-            for group in first..(first + BLOCK_GROUPS).min(tile.cols / 32) {
-                // SAFETY: the caller's promise.
-                let x = unsafe { &*x[m].add(group) };
-                let shifted: [__m512i; 2] = std::array::from_fn(|half| {
-                    // SAFETY: the processor has the instruction.
-                    unsafe { shifted(dots[m][2 * group + half], x, half) }
-                });
-                if SIXTEENS {
-                    for (half, dots) in shifted.into_iter().enumerate() {
-                        let scales = number(&tile.scales, 2 * group + half);
-                        block = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scales, block);
-                        if MINS {
-                            let x_sum = _mm512_set1_ps(x.sums_of_16[half]);
-                            block = _mm512_fmadd_ps(number(&tile.mins, 2 * group + half), x_sum, block);
-                        }
-                    }
-                } else {
-                    let both = _mm512_cvtepi32_ps(_mm512_add_epi32(shifted[0], shifted[1]));
-                    block = _mm512_fmadd_ps(both, number(&tile.scales, group), block);
-                    if MINS {
-                        block = _mm512_fmadd_ps(number(&tile.mins, group), _mm512_set1_ps(x.sum_of_32), block);
-                    }
-                }
-            }
-            // SAFETY: the caller's promise.
-            sum = _mm512_fmadd_ps(block, _mm512_set1_ps(unsafe { (*x[m].add(first)).scale }), sum);
-        }
-        // SAFETY: sixteen numbers; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(sums[m].as_mut_ptr(), sum) };
     }
 }
 
