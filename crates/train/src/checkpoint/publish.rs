@@ -21,13 +21,16 @@ pub struct Published<'a> {
     pub lineage: &'a Map<String, Value>,
 }
 
+/// Gives a tensor's numbers by its published name and shape.
+pub type Numbers<'a, E> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, E> + 'a;
+
 /// Writes a model into the new folder `out`. `numbers` is asked for each of its tensors by name and shape, in the order of
 /// [`expected_tensors`]. There is no state: a run can start from it ([`crate::recipe::Model::start`]), and none goes on from it. Fails
 /// without a trace.
 pub fn publish<E: From<CheckpointError>>(
     out: &Path,
     about: &Published<'_>,
-    numbers: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    numbers: &mut Numbers<'_, E>,
 ) -> Result<(), E> {
     if out.exists() {
         return Err(
@@ -55,7 +58,7 @@ pub fn publish<E: From<CheckpointError>>(
 fn write<E: From<CheckpointError>>(
     part: &Path,
     about: &Published<'_>,
-    numbers: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    numbers: &mut Numbers<'_, E>,
 ) -> Result<(), E> {
     let tensors = expected_tensors(about.config).map(|(name, shape)| planned(&name, &shape)).collect();
     let mut weights = Weights::begin(part, tensors, SHARD_BYTES)?;

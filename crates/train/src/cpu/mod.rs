@@ -208,11 +208,10 @@ impl Step for CpuStep {
 
     fn steepest(&self) -> Option<(String, f64)> {
         let norm = |parameter: &Parameter| {
-            let squares = self.gradients()[parameter.range()].iter().map(|x| f64::from(*x).powi(2));
+            let squares = self.gradients()[parameter.learning()].iter().map(|x| f64::from(*x).powi(2));
             squares.sum::<f64>().sqrt()
         };
-        let learning = self.parameters().iter().filter(|parameter| !parameter.frozen);
-        let norms = learning.map(|parameter| (parameter, norm(parameter)));
+        let norms = self.parameters().iter().map(|parameter| (parameter, norm(parameter)));
         norms.max_by(|one, other| one.1.total_cmp(&other.1)).map(|(parameter, norm)| (parameter.name.clone(), norm))
     }
 
