@@ -55,17 +55,20 @@ every type. `dots --help` has the rest.
 
 const EXAMPLES: &str = "\
 Examples:
+  dots chat
   dots chat rednote-hilab/dots.llm1.inst
   dots complete ./dots.llm1-Q4_K_M.gguf \"The early bird\" --max-tokens 32
   dots inspect ./dots.llm1-Q4_K_M.gguf --context 16384
   dots serve ./dots.llm1-Q4_K_M.gguf --port 8000
 
 MODEL is a Hugging Face folder, a GGUF file, or a hub name: OWNER/NAME,
-OWNER/NAME@REVISION or OWNER/NAME:FILE.gguf. DOTS_LOG=debug (or RUST_LOG)
+OWNER/NAME@REVISION or OWNER/NAME:FILE.gguf; `nano`, or nothing in most
+commands, is the small model inside. DOTS_LOG=debug (or RUST_LOG)
 shows more of what happens, on standard error.";
 
 const CHAT_EXAMPLES: &str = "\
 Examples:
+  dots chat
   dots chat ./dots.llm1-Q4_K_M.gguf
   dots chat ./dots.llm1-Q4_K_M.gguf --system \"Be brief.\" --temperature 0
   printf 'Hello\\nAnd in French?\\n' | dots chat ./dots.llm1-Q4_K_M.gguf
@@ -195,7 +198,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Folder, GGUF file or hub name
+    /// Folder, GGUF file or hub name [default: the small model inside]
     pub model: Option<String>,
     /// Instructions that the conversation begins with
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -208,7 +211,7 @@ pub struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
-    /// Folder, GGUF file or hub name
+    /// Folder, GGUF file or hub name [default: the small model inside]
     pub model: Option<String>,
     /// The text to continue; standard input where it is missing or `-` (one newline at its end is left out)
     #[arg(allow_hyphen_values = true)]
@@ -230,7 +233,7 @@ pub struct CompleteArgs {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Folder, GGUF file or hub name
+    /// Folder, GGUF file or hub name [default: the small model inside]
     #[arg(conflicts_with = "published")]
     pub model: Option<String>,
     /// Context length of the memory plan, in tokens; may be given several times [default: 4096, 8192 and the longest]
@@ -249,7 +252,7 @@ pub struct InspectArgs {
 pub struct BenchArgs {
     #[command(subcommand)]
     pub command: Option<BenchCommand>,
-    /// Folder, GGUF file or hub name
+    /// Folder, GGUF file or hub name [default: the small model inside]
     #[arg(conflicts_with = "random")]
     pub model: Option<String>,
     /// Random weights of this shape instead of a model's: full-width:LAYERS as published, small:LAYERS for a quick look

@@ -27,7 +27,7 @@ running answers end, for --drain-seconds, and stops; twice stops at once.";
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Folder, GGUF file or hub name
+    /// Folder, GGUF file or hub name [default: the small model inside]
     pub model: Option<String>,
     /// MODEL, given as a flag
     #[arg(long = "model", visible_alias = "model-path", value_name = "MODEL")]
