@@ -166,7 +166,7 @@ Pretraining: {phases}. Fine-tuning on chats: {chat.get('epochs', 1):g} times thr
 {chr(10).join(rows)}
 | together | {len(steps) + len(chat_steps) + len(again_steps):,} | {sum(step['batch_tokens'] for step in steps + chat_steps + again_steps) / 1e6:.2f} M | | | {2 * seconds / 3600:.2f} |
 
-Made on 2 cores ({made['instruction_set']}), which other work shared: hours as they were are longer than it takes alone. The products of weights are {work / 1e15:.2f} PFLOP. The same
+Made on 2 cores ({made['builds'][-1]['instruction_set']}), which other work shared: hours as they were are longer than it takes alone. The products of weights are {work / 1e15:.2f} PFLOP. The same
 command gives the same bits on that kind of machine, on any number of threads. The run's {len(checkpoints)} checkpoints of pretraining, {checkpoints[0]} to {checkpoints[-1]}, are
 remade by it and not kept here.
 """
