@@ -55,11 +55,7 @@ pub fn publish<E: From<CheckpointError>>(
     written
 }
 
-fn write<E: From<CheckpointError>>(
-    part: &Path,
-    about: &Published<'_>,
-    numbers: &mut Numbers<'_, E>,
-) -> Result<(), E> {
+fn write<E: From<CheckpointError>>(part: &Path, about: &Published<'_>, numbers: &mut Numbers<'_, E>) -> Result<(), E> {
     let tensors = expected_tensors(about.config).map(|(name, shape)| planned(&name, &shape)).collect();
     let mut weights = Weights::begin(part, tensors, SHARD_BYTES)?;
     for (name, shape) in expected_tensors(about.config) {
