@@ -1,6 +1,6 @@
 #!/bin/bash
-# Rejection-sampling fine-tuning on sums, in a folder of its own: data, the run of sums.toml, and how many answers to sums that nobody
-# showed or asked it are right after each phase. Minutes on one thread.
+# Rejection-sampling fine-tuning on sums, in a folder of its own: data, the run of sums.toml, a control without its rounds, and how many
+# answers to sums that nobody showed or asked it are right after each phase. Minutes on one thread.
 #
 #   runs/sums.sh FOLDER [SEED]
 #
@@ -24,10 +24,14 @@ if [[ ! -e data/held-out.jsonl ]]; then
     mv data/held-out.part data/held-out.jsonl
 fi
 [[ -e tokenizer ]] || "$dots" tokenizer train data/shown.jsonl -o tokenizer --vocab-size 263
-run=run-$seed
+run=run-$seed control=control-$seed
 if [[ -e $run/recipe.toml ]]; then "$dots" train "$run" --threads 1; else "$dots" train "$recipe" -o "$run" --set "seed=$seed" --threads 1; fi
-for checkpoint in "$run"/checkpoints/step-*; do
-    out=$run/held-out-$(basename "$checkpoint").jsonl
+# The same steps on nothing but what was shown: what the rounds add is more than practice.
+if [[ -e $control/recipe.toml ]]; then "$dots" train "$control" --threads 1; else
+    "$dots" train --from "$run@147" -o "$control" --threads 1 --set 'phases.round-1.mixture={shown=1.0}' --set 'phases.round-2.mixture={shown=1.0}'
+fi
+for checkpoint in "$run"/checkpoints/step-* "$control"/checkpoints/step-*; do
+    out=$(dirname "$(dirname "$checkpoint")")/held-out-$(basename "$checkpoint").jsonl
     "$dots" train sample "$checkpoint" data/held-out.jsonl -o "$out" --samples 16 --temperature 1 --max-tokens 8 --seed "$seed" --threads 1 2>/dev/null
-    echo "seed $seed, $(basename "$checkpoint"): $(grep accept_rate "${out%.jsonl}.report.json")"
+    echo "$checkpoint: $(grep accept_rate "${out%.jsonl}.report.json")"
 done
