@@ -4,16 +4,21 @@ use dots_server::{Keys, Tls};
 
 use crate::terminal::say;
 
-/// Completes at Ctrl-C or a request to terminate. A second one stops at once.
-pub async fn stop() {
-    // One listener for both: a signal that comes between two listeners would be lost.
+/// Completes at Ctrl-C or a request to terminate that comes after this call. A second one stops at once.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn stop() -> impl Future<Output = ()> {
+    // Before anybody can know that there is something to stop. One listener for both: a signal between two would be lost.
     let mut stops = Stops::new();
-    stops.next().await;
-    say("Stopping: running answers end first. Once more stops at once.");
-    tokio::spawn(async move {
+    async move {
         stops.next().await;
-        std::process::exit(130);
-    });
+        say("Stopping: running answers end first. Once more stops at once.");
+        tokio::spawn(async move {
+            stops.next().await;
+            std::process::exit(130);
+        });
+    }
 }
 
 /// Calls `first` at the first Ctrl-C or request to terminate, and completes at the second.
@@ -24,9 +29,13 @@ pub async fn twice(first: impl FnOnce()) {
     stops.next().await;
 }
 
-/// Completes at Ctrl-C or a request to terminate, where nothing that runs has to end first.
-pub async fn ended() {
-    Stops::new().next().await;
+/// Completes at Ctrl-C or a request to terminate that comes after this call, where nothing that runs has to end first.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn ended() -> impl Future<Output = ()> {
+    let mut stops = Stops::new();
+    async move { stops.next().await }
 }
 
 /// Reads keys and certificate again whenever SIGHUP comes. What cannot be read stays as it was.

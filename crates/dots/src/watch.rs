@@ -49,11 +49,15 @@ pub fn run(args: WatchArgs) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
+    let stop = {
+        let _inside = runtime.enter();
+        signals::ended()
+    };
     say(&format!("Watch at http://{}/", reachable(address)));
     if !address.ip().is_loopback() {
         say("Anyone who reaches this address may look.");
     }
-    runtime.block_on(watch.serve(listener, signals::ended()));
+    runtime.block_on(watch.serve(listener, stop));
     Ok(())
 }
 

@@ -61,6 +61,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         buffers_bytes: running.plan.buffers_bytes,
     };
 
+    let stop = {
+        let _inside = runtime.enter();
+        signals::stop()
+    };
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     say(&format!("Serving {} on {scheme}://{address}", options.model_names.join(", ")));
     if options.keys.is_open() && !address.ip().is_loopback() {
@@ -72,7 +76,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let served = running.served(template);
     runtime.block_on(async {
         tokio::spawn(signals::reload_on_hangup(options.keys.clone(), options.tls.clone()));
-        dots_server::serve(listener, options, served, signals::stop()).await;
+        dots_server::serve(listener, options, served, stop).await;
     });
     say("Stopped.");
     Ok(())
