@@ -19,14 +19,15 @@ def curves(title, lines, unit="M tokens"):
         return page(width, height, [f'<text x="{left}" y="18">{escape(title)}: nothing was written down</text>'])
     last = max(x for x, _ in points) or 1
     low, high = min(y for _, y in points), max(y for _, y in points)
-    low, high = low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1)
+    floor = 0 if low >= 0 else low - 0.05 * (high - low)  # what is never below nothing is drawn from there
+    low, high = floor, high + 0.05 * (high - low or 1)
     across = lambda x: left + x / last * (width - left - right)
     down = lambda y: top + (high - y) / (high - low) * (height - top - bottom)
     parts = [f'<text x="{left}" y="18">{escape(title)}</text>']
     for i in range(6):
         y, x = low + (high - low) * i / 5, last * i / 5
         parts.append(f'<line class="g" x1="{left}" x2="{width - right}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.1f}</text>')
+        parts.append(f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>')
         parts.append(f'<text x="{across(x):.1f}" y="{height - bottom + 16}" text-anchor="middle">{x:.3g}</text>')
     parts.append(f'<text x="{width - right}" y="{height - 6}" text-anchor="end">{unit}</text>')
     for (name, line), colour, i in zip(lines.items(), COLOURS, range(len(lines))):
