@@ -30,10 +30,12 @@ def curves(title, lines, unit="M tokens"):
         parts.append(f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>')
         parts.append(f'<text x="{across(x):.1f}" y="{height - bottom + 16}" text-anchor="middle">{x:.3g}</text>')
     parts.append(f'<text x="{width - right}" y="{height - 6}" text-anchor="end">{unit}</text>')
-    for (name, line), colour, i in zip(lines.items(), COLOURS, range(len(lines))):
+    beside = width - right  # names stand beside the title, where no curve runs
+    for (name, line), colour in zip(lines.items(), COLOURS):
         path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/>')
-        parts.append(f'<text x="{width - right - 4}" y="{top + 14 + 15 * i}" text-anchor="end" style="fill:{colour}">{escape(name)}</text>')
+        parts.append(f'<text x="{beside}" y="18" text-anchor="end" style="fill:{colour}">{escape(name)}</text>')
+        beside -= 7 * len(name) + 15
     return page(width, height, parts)
 
 
