@@ -16,7 +16,6 @@ mod load;
 mod log;
 mod memory;
 mod open_files;
-mod order;
 mod pack;
 mod plan;
 mod published;

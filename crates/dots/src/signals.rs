@@ -1,14 +1,13 @@
 //! What the system tells a program that runs long.
 
 use dots_server::{Keys, Tls};
+use tokio::runtime::Runtime;
 
 use crate::terminal::say;
 
 /// Completes at Ctrl-C or a request to terminate that comes after this call. A second one stops at once.
-///
-/// # Panics
-/// Outside a tokio runtime.
-pub fn stop() -> impl Future<Output = ()> {
+pub fn stop(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
+    let _inside = runtime.enter();
     // Before anybody can know that there is something to stop. One listener for both: a signal between two would be lost.
     let mut stops = Stops::new();
     async move {
@@ -30,10 +29,8 @@ pub async fn twice(first: impl FnOnce()) {
 }
 
 /// Completes at Ctrl-C or a request to terminate that comes after this call, where nothing that runs has to end first.
-///
-/// # Panics
-/// Outside a tokio runtime.
-pub fn ended() -> impl Future<Output = ()> {
+pub fn ended(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
+    let _inside = runtime.enter();
     let mut stops = Stops::new();
     async move { stops.next().await }
 }

@@ -49,10 +49,7 @@ pub fn run(args: WatchArgs) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
-    let stop = {
-        let _inside = runtime.enter();
-        signals::ended()
-    };
+    let stop = signals::ended(&runtime);
     say(&format!("Watch at http://{}/", reachable(address)));
     if !address.ip().is_loopback() {
         say("Anyone who reaches this address may look.");

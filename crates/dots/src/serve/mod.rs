@@ -61,10 +61,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         buffers_bytes: running.plan.buffers_bytes,
     };
 
-    let stop = {
-        let _inside = runtime.enter();
-        signals::stop()
-    };
+    let stop = signals::stop(&runtime);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     say(&format!("Serving {} on {scheme}://{address}", options.model_names.join(", ")));
     if options.keys.is_open() && !address.ip().is_loopback() {

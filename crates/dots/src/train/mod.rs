@@ -1,5 +1,6 @@
 //! `dots train`: a recipe's run, started or gone on with.
 
+mod order_shown;
 mod plan;
 mod round;
 mod sample;
@@ -33,7 +34,7 @@ use dots_train::{
 use serde_json::{Map, Value, json};
 
 use self::{plan::Given, shown::Shown};
-use crate::{flags::threads, memory, order as shown_order, signals, terminal::say, units};
+use crate::{flags::threads, memory, signals, terminal::say, units};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -97,8 +98,8 @@ fn positive(text: &str) -> Result<f64, String> {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Show which documents or chats a step of a recipe or a run sees, or which steps see one
-    #[command(after_help = shown_order::EXAMPLES)]
-    Order(shown_order::OrderArgs),
+    #[command(after_help = order_shown::EXAMPLES)]
+    Order(order_shown::OrderArgs),
     /// Sample a model's answers to problems and keep those that are right, to learn from
     #[command(after_help = sample::EXAMPLES)]
     Sample(Box<sample::SampleArgs>),
@@ -106,7 +107,7 @@ pub enum TrainCommand {
 
 pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
     match args.command.take() {
-        Some(TrainCommand::Order(args)) => return shown_order::run(&args),
+        Some(TrainCommand::Order(args)) => return order_shown::run(&args),
         Some(TrainCommand::Sample(args)) => return sample::run(*args),
         None => {}
     }
