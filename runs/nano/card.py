@@ -92,8 +92,8 @@ This page is written by `runs/nano/card.py`, the last step of `runs/nano.sh WORK
 Percent, greedy, of the 4-bit pack, and of bf16 in brackets. {', '.join(f'{asked[language]:,} questions in {name}' for language, name in LANGUAGES.items())}, none of which training saw
 (`runs/nano/evaluate.py`, which also says what each line checks). The pack is at most {furthest:.1f} points from bf16; the goal was 2.
 
-Its answers were looked at once, between the two fine-tunings: they said that sums and words were asked in too few sentences. What was added then, and the further
-phrases of facts before, was written without a look at the questions; this is therefore no measure that nobody ever saw.
+It was looked at on the way: after trials, whose scores said that facts were asked in too few phrases, and between the two fine-tunings, where its answers said the same of sums and
+words. What was added was written without a look at the questions; still, it is no measure that nobody ever saw.
 
 """ + "\n".join(rows) + "\n"
 
