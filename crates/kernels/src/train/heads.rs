@@ -1,11 +1,13 @@
 //! What stands between the product with `q`, `k` and `v` and attention: the norms of heads, and RoPE.
 
+use std::ops::Range;
+
 use super::{
     BLOCK_ROWS, DataMut,
     attention::MAX_HEAD_DIM,
     cut::{Cut, for_each},
     number::{Number, copy},
-    sum::{add_partials, dot3},
+    sum::{LANES, add_partials, dot3},
 };
 use crate::{RopeTable, compute::Compute, isa::for_each_isa, norm::inverse_rms};
 
@@ -141,16 +143,37 @@ for_each_isa! {
 #[inline(always)]
 fn row_forward_body<N: Number>(x: &[f32], weight: &[f32], eps: f32, angles: &[(f32, f32)], out: &mut [N]) {
     let half = angles.len();
-    let (weight_low, weight_high) = weight.split_at(half);
+    let (blocks, rest) = angles.as_chunks::<LANES>();
     for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
         let scale = inverse_rms(x, eps);
-        let ((low, high), (out_low, out_high)) = (x.split_at(half), out.split_at_mut(half));
-        for i in 0..half {
-            let (a, b) = (low[i] * scale * weight_low[i], high[i] * scale * weight_high[i]);
-            let (cos, sin) = angles[i];
-            out_low[i] = N::of(a * cos - b * sin);
-            out_high[i] = N::of(b * cos + a * sin);
+        let (x, weight, out) = (x.split_at(half), weight.split_at(half), out.split_at_mut(half));
+        for (block, angles) in blocks.iter().enumerate() {
+            turn(block * LANES, angles, scale, x, weight, (&mut *out.0, &mut *out.1));
         }
+        turn(half - rest.len(), rest, scale, x, weight, out);
+    }
+}
+
+/// Norms and turns the numbers from `at` on of both halves of a head, one for each of `angles`. Where how many is a constant, as for whole
+/// blocks of [`LANES`], the compiler needs no loop for what is left over.
+#[inline(always)]
+fn turn<N: Number>(
+    at: usize,
+    angles: &[(f32, f32)],
+    scale: f32,
+    x: (&[f32], &[f32]),
+    weight: (&[f32], &[f32]),
+    out: (&mut [N], &mut [N]),
+) {
+    let n = angles.len();
+    let (low, high) = (&x.0[at..][..n], &x.1[at..][..n]);
+    let (weight_low, weight_high) = (&weight.0[at..][..n], &weight.1[at..][..n]);
+    let (out_low, out_high) = (&mut out.0[at..][..n], &mut out.1[at..][..n]);
+    for i in 0..n {
+        let (a, b) = (low[i] * scale * weight_low[i], high[i] * scale * weight_high[i]);
+        let (cos, sin) = angles[i];
+        out_low[i] = N::of(a * cos - b * sin);
+        out_high[i] = N::of(b * cos + a * sin);
     }
 }
 
@@ -172,23 +195,58 @@ fn row_backward_body<N: Number>(
 ) {
     let half = angles.len();
     let width = 2 * half;
+    let (blocks, rest) = angles.as_chunks::<LANES>();
     let mut turned = [0.0; MAX_HEAD_DIM];
     let turned = &mut turned[..width];
     for ((x, d_out), dx) in x.chunks_exact(width).zip(d_out.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
         // The rotation back, then the norm.
-        let ((d_low, d_high), (dx_low, dx_high)) = (d_out.split_at(half), turned.split_at_mut(half));
-        for i in 0..half {
-            let (cos, sin) = angles[i];
-            dx_low[i] = d_low[i] * cos + d_high[i] * sin;
-            dx_high[i] = d_high[i] * cos - d_low[i] * sin;
+        let (d_out, back) = (d_out.split_at(half), turned.split_at_mut(half));
+        for (block, angles) in blocks.iter().enumerate() {
+            turn_back(block * LANES, angles, d_out, (&mut *back.0, &mut *back.1));
         }
+        turn_back(half - rest.len(), rest, d_out, back);
         let scale = inverse_rms(x, eps);
         let along = dot3(x, turned, weight) * scale * scale * scale / width as f32;
-        let (weight, d_weight) = (&weight[..width], &mut d_weight[..width]);
-        for i in 0..width {
-            d_weight[i] += turned[i] * x[i] * scale;
-            dx[i] = N::of(scale * weight[i] * turned[i] - along * x[i]);
+        let whole = width - width % LANES;
+        for at in (0..whole).step_by(LANES) {
+            norm_back(at..at + LANES, x, weight, turned, scale, along, dx, d_weight);
         }
+        norm_back(whole..width, x, weight, turned, scale, along, dx, d_weight);
+    }
+}
+
+/// Turns `d_out` back, from `at` on, one number of each half for each of `angles`.
+#[inline(always)]
+fn turn_back(at: usize, angles: &[(f32, f32)], d_out: (&[f32], &[f32]), dx: (&mut [f32], &mut [f32])) {
+    let n = angles.len();
+    let (d_low, d_high) = (&d_out.0[at..][..n], &d_out.1[at..][..n]);
+    let (dx_low, dx_high) = (&mut dx.0[at..][..n], &mut dx.1[at..][..n]);
+    for i in 0..n {
+        let (cos, sin) = angles[i];
+        dx_low[i] = d_low[i] * cos + d_high[i] * sin;
+        dx_high[i] = d_high[i] * cos - d_low[i] * sin;
+    }
+}
+
+/// Back through the norm of a head, for the numbers in `range`: `d_out` is the gradient of what it gave, before the weight.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn norm_back<N: Number>(
+    range: Range<usize>,
+    x: &[f32],
+    weight: &[f32],
+    d_out: &[f32],
+    scale: f32,
+    along: f32,
+    dx: &mut [N],
+    d_weight: &mut [f32],
+) {
+    let n = range.len();
+    let (x, weight, d_out) = (&x[range.clone()], &weight[range.clone()], &d_out[range.clone()]);
+    let (dx, d_weight) = (&mut dx[range.clone()], &mut d_weight[range]);
+    for i in 0..n {
+        d_weight[i] += d_out[i] * x[i] * scale;
+        dx[i] = N::of(scale * weight[i] * d_out[i] - along * x[i]);
     }
 }
 

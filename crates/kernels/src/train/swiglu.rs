@@ -92,7 +92,14 @@ for_each_isa! {
 #[inline(always)]
 fn row_forward_body<N: Number>(gate_up: &[f32], weight: f32, out: &mut [N]) {
     let (gate, up) = gate_up.split_at(out.len());
+    let ((gate, gate_rest), (up, up_rest)) = (gate.as_chunks::<LANES>(), up.as_chunks::<LANES>());
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        for i in 0..LANES {
+            out[i] = N::of(activated(gate[i], up[i]).1 * weight);
+        }
+    }
+    for ((out, gate), up) in out_rest.iter_mut().zip(gate_rest).zip(up_rest) {
         *out = N::of(activated(*gate, *up).1 * weight);
     }
 }
