@@ -25,6 +25,9 @@ const MAX_UNITS: usize = 4;
 /// first cache.
 pub const ROW_LINES: usize = DEPTH_STEPS / LANES + 1;
 
+/// Lines from one packed unit of [`LANES`] rows or columns to the next: an odd number, for the same reason.
+const UNIT_LINES: usize = DEPTH_STEPS + 1;
+
 /// A cache line of packed words.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
@@ -33,15 +36,18 @@ pub struct Line(pub [u32; LANES]);
 /// Packed operands of one worker.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Rows, [`ROW_LINES`] apart, or units of [`LANES`] rows, [`DEPTH_STEPS`] lines apart.
+    /// Rows, [`ROW_LINES`] apart, or units of [`LANES`] rows, [`UNIT_LINES`] apart.
     a: Vec<Line>,
-    /// Units of columns, [`DEPTH_STEPS`] lines apart.
+    /// Units of columns, [`UNIT_LINES`] apart.
     b: Vec<Line>,
 }
 
 impl Scratch {
-    const A_LINES: usize = MAX_ROWS * ROW_LINES;
-    const B_LINES: usize = MAX_UNITS * DEPTH_STEPS;
+    const A_LINES: usize = {
+        let (rows, units) = (MAX_ROWS * ROW_LINES, MAX_ROWS / LANES * UNIT_LINES);
+        if rows > units { rows } else { units }
+    };
+    const B_LINES: usize = MAX_UNITS * UNIT_LINES;
 
     /// What one takes.
     pub const BYTES: usize = (Self::A_LINES + Self::B_LINES) * size_of::<Line>();
@@ -83,7 +89,7 @@ impl Scratch {
             let range = at..(at + depth).min(k);
             let steps = range.len().div_ceil(kernel.step_numbers());
             let rows_of_a = if a.transposed {
-                pack_lanes(kernel, a, range.clone(), rows.clone(), DEPTH_STEPS, &mut self.a);
+                pack_lanes(kernel, a, range.clone(), rows.clone(), UNIT_LINES, &mut self.a);
                 A::Lanes(self.a.as_ptr().cast())
             } else {
                 A::Rows(rows_of(kernel, a, rows.clone(), range.clone(), &mut self.a))
@@ -92,16 +98,16 @@ impl Scratch {
                 let first = cols.start + LANES * (units * panel / panels);
                 let end = (cols.start + LANES * (units * (panel + 1) / panels)).min(cols.end);
                 if b.transposed {
-                    pack_columns(kernel, b, first..end, range.clone(), DEPTH_STEPS, &mut self.b);
+                    pack_columns(kernel, b, first..end, range.clone(), UNIT_LINES, &mut self.b);
                 } else {
-                    pack_lanes(kernel, b, range.clone(), first..end, DEPTH_STEPS, &mut self.b);
+                    pack_lanes(kernel, b, range.clone(), first..end, UNIT_LINES, &mut self.b);
                 }
                 // SAFETY: `out` has room for all of the block.
                 let corner = unsafe { out.start.add(rows.start * out.stride + first) };
                 let tile = Tile {
                     a: rows_of_a,
                     b: self.b.as_ptr(),
-                    unit_lines: DEPTH_STEPS,
+                    unit_lines: UNIT_LINES,
                     steps,
                     out: Out { start: corner, ..out },
                     cols: end - first,
@@ -141,13 +147,13 @@ pub fn rows_of<'a>(
 /// All of `rows` rows by a packed panel, a few rows at a time in even shares.
 ///
 /// # Safety
-/// As for [`Kernel::multiply`], for all of these rows; where they lie side by side, a unit of them is [`DEPTH_STEPS`] lines.
+/// As for [`Kernel::multiply`], for all of these rows; where they lie side by side, a unit of them is [`UNIT_LINES`].
 unsafe fn multiply_rows(kernel: Kernel, rows: usize, tile: Tile<'_>) {
     // Where rows lie side by side, no tile takes rows of two units.
     let unit = if matches!(tile.a, A::Lanes(_)) { LANES } else { rows.max(1) };
     for start in (0..rows).step_by(unit) {
         let a = match tile.a {
-            A::Lanes(a) => A::Lanes(a.wrapping_add(start * DEPTH_STEPS)),
+            A::Lanes(a) => A::Lanes(a.wrapping_add(start * UNIT_LINES)),
             a => a,
         };
         // SAFETY: inside the block's result.
