@@ -5,6 +5,40 @@
 /// stands in docs/kernel-log.md.
 const AHEAD_BYTES: [usize; 3] = [4096, 6144, 8192];
 
+/// How far ahead of the weights in hand memory is asked for where that is done once: where a product is seldom waiting, and asking
+/// takes the place of loads.
+const ONCE_AHEAD_BYTES: usize = 6144;
+
+/// A place in memory that is asked for little by little, while a product goes on elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    next: *const u8,
+    /// Lines of 64 bytes that are asked for in a step.
+    lines: usize,
+}
+
+impl Ask {
+    /// For `bytes` bytes at `start` in `steps` steps; they need not belong to anyone.
+    pub fn new(start: *const u8, bytes: usize, steps: usize) -> Self {
+        Self { next: start, lines: bytes.div_ceil(64).div_ceil(steps.max(1)) }
+    }
+
+    /// The next step.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        for _ in 0..self.lines {
+            prefetch(self.next, 1);
+            self.next = self.next.wrapping_add(64);
+        }
+    }
+}
+
+/// Asks once for `bytes` bytes somewhat ahead of `start`, which is walked in steps of as many.
+#[inline(always)]
+pub fn prefetch_once_ahead(start: *const u8, bytes: usize) {
+    prefetch(start.wrapping_add(ONCE_AHEAD_BYTES), bytes);
+}
+
 /// Asks for `bytes` bytes somewhat ahead of `start`, which is walked in steps of as many. They need not belong to anyone.
 #[inline(always)]
 pub fn prefetch_ahead(start: *const u8, bytes: usize) {

@@ -14,7 +14,8 @@ use crate::{
     dot::{dot_bf16, dot_f32},
     float::{f32_to_bf16, silu},
     isa::{Isa, for_each_isa},
-    prefetch::{prefetch, prefetch_first},
+    packed,
+    prefetch::{Ask, prefetch, prefetch_first},
     tile::{self, Tile, Unpacked},
 };
 
@@ -29,6 +30,9 @@ const CHUNK: usize = 256;
 
 /// Up to so many rows of activations, weights are multiplied where they lie, where there is a kernel for that.
 const FEW: usize = 2;
+
+/// Rows of activations that are multiplied with two panels at once, where that is the faster way.
+const PAIR_WIDTH: usize = tile::WIDTH / 2;
 
 /// What a thread multiplies quantised weights with.
 #[derive(Debug)]
@@ -268,22 +272,49 @@ fn multiply_packed(
     rows: Rows<'_>,
     emit: &mut impl FnMut(usize, usize, &[f32]),
 ) {
+    // Eight rows or fewer wait for memory, which is read faster in one stream.
+    let pairs = tile::prefers_pairs(isa) && rows.len() > tile::WIDTH;
+    // While pairs of panels meet the first rows of activations, the pair that comes next is asked for. From then on all of these lie
+    // in the second cache, and the panels of the next item are asked for, a part in each pass.
+    let tiles = weights.cols() / packed::GROUP;
+    let later_passes = rows.len().saturating_sub(1) / PAIR_WIDTH;
+    let ahead = weights.ahead(range.clone());
+    let steps = later_passes * range.len().div_ceil(2 * tile::ROWS) * tiles;
+    let mut later = Ask::new(ahead.as_ptr(), ahead.len(), steps);
     let mut at = 0;
     while at < rows.len() {
         macro_rules! width {
             ($m:expr) => {{
                 let x: [_; $m] = std::array::from_fn(|i| x.row(rows.get(at + i)));
-                for first in range.clone().step_by(tile::ROWS) {
-                    let count = tile::ROWS.min(range.end - first);
-                    let sums = tile::multiply_panel(isa, weights.panel(first / tile::ROWS), x);
-                    for (i, sums) in sums.iter().enumerate() {
-                        emit(at + i, first, &sums[..count]);
+                let mut first = range.start;
+                while $m == PAIR_WIDTH && pairs && first + tile::ROWS < range.end {
+                    let panels = [0, 1].map(|p| weights.panel(first / tile::ROWS + p));
+                    let codes = panels[0].codes();
+                    let next = codes.as_ptr().wrapping_add(2 * weights.panel_bytes());
+                    let ask = if at == 0 { Ask::new(next, 2 * codes.len(), tiles) } else { later };
+                    let (sums, left) = tile::multiply_panels::<2, { $m }, false>(isa, panels, x, ask);
+                    if at > 0 {
+                        later = left;
                     }
+                    for sums in sums {
+                        emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
+                        first += tile::ROWS;
+                    }
+                }
+                for first in (first..range.end).step_by(tile::ROWS) {
+                    let panel = [weights.panel(first / tile::ROWS)];
+                    // Many rows seldom wait.
+                    let ([sums], _) = match $m == tile::WIDTH && rows.len() > tile::WIDTH {
+                        true => tile::multiply_panels::<1, { $m }, false>(isa, panel, x, later),
+                        false => tile::multiply_panels::<1, { $m }, true>(isa, panel, x, later),
+                    };
+                    emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
                 }
                 at += $m;
             }};
         }
         match rows.len() - at {
+            left if pairs && (left == PAIR_WIDTH || left >= tile::WIDTH) => width!(PAIR_WIDTH),
             tile::WIDTH.. => width!(tile::WIDTH),
             7 => width!(7),
             6 => width!(6),
@@ -293,6 +324,19 @@ fn multiply_packed(
             2 => width!(2),
             _ => width!(1),
         }
+    }
+}
+
+/// The first `count` sums of each row of activations from `at` on.
+fn emit_sums(
+    at: usize,
+    first: usize,
+    count: usize,
+    sums: &[[f32; tile::ROWS]],
+    emit: &mut impl FnMut(usize, usize, &[f32]),
+) {
+    for (i, sums) in sums.iter().enumerate() {
+        emit(at + i, first, &sums[..count]);
     }
 }
 
@@ -329,6 +373,7 @@ fn multiply_tiles(
 ) {
     let Panels { tiles, unpacked, sums } = scratch;
     let panels = range.len().div_ceil(tile::ROWS);
+    let pairs = tile::prefers_pairs(isa);
     for sums in sums.chunks_mut(CHUNK).take(panels) {
         sums[..chunk.len()].fill([0.0; tile::ROWS]);
     }
@@ -358,14 +403,22 @@ fn multiply_tiles(
                     for next in at + $m..(at + 2 * $m).min(chunk.len()) {
                         prefetch_first(row(next).as_ptr().cast(), 2 * cols.len());
                     }
-                    for (tile, sums) in tiles[..panels].iter().zip(sums.chunks_mut(CHUNK)) {
-                        let sums = sums[at..].first_chunk_mut().expect("the chunk has as many rows");
-                        tile.multiply_add::<{ $m }>(isa, x, sums);
+                    let mut tiles = &tiles[..panels];
+                    let mut sums = sums.chunks_mut(CHUNK);
+                    let mut next =
+                        || sums.next().and_then(|sums| sums[at..].first_chunk_mut()).expect("as many as tiles");
+                    while let ([first, second, rest @ ..], true) = (tiles, $m == PAIR_WIDTH && pairs) {
+                        tile::multiply_add::<2, { $m }>(isa, [first, second], x, [next(), next()]);
+                        tiles = rest;
+                    }
+                    for tile in tiles {
+                        tile::multiply_add::<1, { $m }>(isa, [tile], x, [next()]);
                     }
                     at += $m;
                 }};
             }
             match chunk.len() - at {
+                PAIR_WIDTH.. if pairs => width!(PAIR_WIDTH),
                 tile::WIDTH.. => width!(tile::WIDTH),
                 4.. => width!(4),
                 2.. => width!(2),

@@ -289,6 +289,12 @@ impl<'a> Weights<'a> {
         &self.bytes[end.min(self.bytes.len())..(2 * end - start).min(self.bytes.len())]
     }
 
+    /// Bytes from one panel of a packed type to the next.
+    pub fn panel_bytes(&self) -> usize {
+        debug_assert!(self.kind.is_packed());
+        self.unit_bytes
+    }
+
     /// Rows `16 · panel` to `16 · panel + 15`, of a packed type.
     pub fn panel(&self, panel: usize) -> Panel<'a> {
         Panel::new(self.kind, self.cols, &self.bytes[panel * self.unit_bytes..(panel + 1) * self.unit_bytes])

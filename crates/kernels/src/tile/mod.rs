@@ -25,6 +25,7 @@ use crate::{
     activations::QuantisedGroup,
     isa::Isa,
     packed::{self, Panel},
+    prefetch::Ask,
     unpack::unpack_row,
 };
 
@@ -186,31 +187,38 @@ impl Tile {
             _ => portable::interleave(rows, raise, self),
         }
     }
+}
 
-    /// Adds the products of the tile's rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (M, ROWS)`. `x` begin at the
-    /// tile's first column.
-    pub fn multiply_add<const M: usize>(&self, isa: Isa, x: [&[QuantisedGroup]; M], sums: &mut [[f32; ROWS]; M]) {
-        assert!(self.cols <= COLS && x.iter().all(|x| x.len() >= self.cols / 32));
-        macro_rules! each_form {
-            ($module:ident) => {
-                match self.form {
-                    Form::Signed32 => $module::multiply_add::<M, false, false>(self, x, sums),
-                    Form::Signed16 => $module::multiply_add::<M, true, false>(self, x, sums),
-                    Form::WithMin32 => $module::multiply_add::<M, false, true>(self, x, sums),
-                    Form::WithMin16 => $module::multiply_add::<M, true, true>(self, x, sums),
-                }
-            };
-        }
-        match isa {
-            // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor; lengths are
-            // checked above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { each_form!(avx512) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { each_form!(avx2) },
-            _ => each_form!(portable),
-        }
+/// Adds the products of the tiles' rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (P, M, ROWS)`. `x` begin at the
+/// tiles' first column; the tiles are of one matrix and of the same columns.
+pub fn multiply_add<const P: usize, const M: usize>(
+    isa: Isa,
+    tiles: [&Tile; P],
+    x: [&[QuantisedGroup]; M],
+    sums: [&mut [[f32; ROWS]; M]; P],
+) {
+    let Tile { cols, form, .. } = *tiles[0];
+    assert!(cols <= COLS && x.iter().all(|x| x.len() >= cols / 32));
+    assert!(tiles.iter().all(|tile| (tile.cols, tile.form) == (cols, form)));
+    macro_rules! each_form {
+        ($module:ident, [$($count:ident)?], $tiles:expr, $sums:expr) => {
+            match form {
+                Form::Signed32 => $module::multiply_add::<$($count,)? M, false, false>($tiles, x, $sums),
+                Form::Signed16 => $module::multiply_add::<$($count,)? M, true, false>($tiles, x, $sums),
+                Form::WithMin32 => $module::multiply_add::<$($count,)? M, false, true>($tiles, x, $sums),
+                Form::WithMin16 => $module::multiply_add::<$($count,)? M, true, true>($tiles, x, $sums),
+            }
+        };
+    }
+    match isa {
+        // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which asked the processor; lengths are
+        // checked above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { each_form!(avx512, [P], tiles, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => tiles.into_iter().zip(sums).for_each(|(tile, sums)| unsafe { each_form!(avx2, [], tile, sums) }),
+        _ => tiles.into_iter().zip(sums).for_each(|(tile, sums)| each_form!(portable, [], tile, sums)),
     }
 }
 
@@ -224,7 +232,7 @@ fn row_starts(weights: Weights<'_>, first: usize, cols: &Range<usize>) -> avx512
 }
 
 /// `(M, ROWS)` products of rows `first..first + ROWS` of `weights`, of a type that is not packed, with rows of activations: as
-/// [`Tile::fill`] and [`Tile::multiply_add`] would give, but weights are read where they lie, which pays for few rows of
+/// [`Tile::fill`] and [`multiply_add`] would give, but weights are read where they lie, which pays for few rows of
 /// activations. `None` where there is no kernel for that.
 pub fn multiply_rows<const M: usize>(
     isa: Isa,
@@ -248,28 +256,58 @@ pub fn multiply_rows<const M: usize>(
     unreachable!("no `Isa::Avx512` here")
 }
 
-/// Whether [`multiply_panel`] has kernels for this instruction set.
+/// Whether [`multiply_panels`] has kernels for this instruction set.
 pub fn has_direct(isa: Isa) -> bool {
     matches!(isa, Isa::Avx512)
 }
 
-/// `(M, ROWS)` products of a panel with rows of activations, weights read where they lie; row scales included. Panics on an
-/// instruction set that [`has_direct`] does not name.
-pub fn multiply_panel<const M: usize>(isa: Isa, panel: Panel<'_>, x: [&[QuantisedGroup]; M]) -> [[f32; ROWS]; M] {
-    let tiles = panel.cols() / packed::GROUP;
+/// Whether two panels by four rows of activations are multiplied faster than one by eight. Where registers of 512 bits are multiplied
+/// whole, two of them in a cycle, loads are what is short, and the former needs two thirds as many; where they are multiplied in halves
+/// (Zen 4), unpacking is, and the former unpacks twice. The bits are the same.
+pub fn prefers_pairs(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::{arch::x86_64::__cpuid, sync::OnceLock};
+        static IN_HALVES: OnceLock<bool> = OnceLock::new();
+        let in_halves = || {
+            let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
+            let family = (version >> 8 & 15) + (version >> 20 & 255);
+            // "AuthenticAMD", Zen 4.
+            (vendor.ebx, family) == (u32::from_le_bytes(*b"Auth"), 0x19)
+        };
+        isa == Isa::Avx512 && !IN_HALVES.get_or_init(in_halves)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = isa;
+        false
+    }
+}
+
+/// `(P, M, ROWS)` products of panels of one matrix with rows of activations, weights read where they lie; row scales included. One panel's
+/// own weights are asked of memory, again and again where `AGAIN` says that the product waits for them; several panels take a step of `ask`
+/// for each tile along `k` instead, and what is left of it comes back. Panics on an instruction set that [`has_direct`] does not name.
+pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
+    isa: Isa,
+    panels: [Panel<'_>; P],
+    x: [&[QuantisedGroup]; M],
+    ask: Ask,
+) -> ([[[f32; ROWS]; M]; P], Ask) {
+    let (kind, tiles) = (panels[0].kind(), panels[0].cols() / packed::GROUP);
     assert!(has_direct(isa) && x.iter().all(|x| x.len() >= tiles));
+    assert!(panels.iter().all(|panel| (panel.kind(), panel.cols() / packed::GROUP) == (kind, tiles)));
     #[cfg(target_arch = "x86_64")]
     {
         let vbmi = is_x86_feature_detected!("avx512vbmi");
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
         unsafe {
-            match panel.kind() {
-                WeightType::Q3_D => avx512::multiply_panel::<M, 3, false>(panel, tiles, x),
-                WeightType::Q4_D if vbmi => avx512::multiply_panel::<M, 4, true>(panel, tiles, x),
-                WeightType::Q4_D => avx512::multiply_panel::<M, 4, false>(panel, tiles, x),
-                WeightType::Q5_D => avx512::multiply_panel::<M, 5, false>(panel, tiles, x),
-                WeightType::Q6_D => avx512::multiply_panel::<M, 6, false>(panel, tiles, x),
-                _ => avx512::multiply_panel::<M, 8, false>(panel, tiles, x),
+            match kind {
+                WeightType::Q3_D => avx512::multiply_panels::<P, M, 3, false, AGAIN>(panels, tiles, x, ask),
+                WeightType::Q4_D if vbmi => avx512::multiply_panels::<P, M, 4, true, AGAIN>(panels, tiles, x, ask),
+                WeightType::Q4_D => avx512::multiply_panels::<P, M, 4, false, AGAIN>(panels, tiles, x, ask),
+                WeightType::Q5_D => avx512::multiply_panels::<P, M, 5, false, AGAIN>(panels, tiles, x, ask),
+                WeightType::Q6_D => avx512::multiply_panels::<P, M, 6, false, AGAIN>(panels, tiles, x, ask),
+                _ => avx512::multiply_panels::<P, M, 8, false, AGAIN>(panels, tiles, x, ask),
             }
         }
     }

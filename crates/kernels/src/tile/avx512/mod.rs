@@ -14,15 +14,8 @@ use crate::{
     WeightType,
     activations::{BLOCK_GROUPS, QuantisedGroup},
     packed::{Panel, Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
-    prefetch::{prefetch, prefetch_ahead},
+    prefetch::{Ask, prefetch, prefetch_ahead, prefetch_once_ahead},
 };
-
-/// From so many rows of activations on, weights are asked for once: a product is seldom waiting for them, and asking takes the
-/// place of loads.
-const MANY: usize = 5;
-
-/// How far ahead weights are asked for then.
-const MANY_AHEAD_BYTES: usize = 6144;
 
 /// One activation's four codes in every lane.
 ///
@@ -35,173 +28,245 @@ unsafe fn four_codes(group: *const QuantisedGroup, at: usize) -> __m512i {
     _mm512_set1_epi32(unsafe { (&raw const (*group).codes).cast::<i8>().add(at).cast::<i32>().read_unaligned() })
 }
 
-/// `dots · 2^exponent` for the exponent of a group's sixteen. Written by hand: the compiler asks of the shift that it be below 32,
+/// `dots[p] · 2^exponent` for the exponent of a group's sixteen. Written by hand: the compiler asks of the shift that it be below 32,
 /// and spreads the question over four instructions.
 ///
 /// # Safety
 /// The processor must have AVX-512; `group` must point to a group.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn shifted(dots: __m512i, group: *const QuantisedGroup, half: usize) -> __m512i {
-    let out;
-    // SAFETY: reads one of the two exponents.
-    unsafe {
-        let exponent = (&raw const (*group).exponents).cast::<i32>().add(half);
-        asm!(
-            "vpsllvd {out}, {dots}, dword ptr [{exponent}]{{1to16}}",
-            out = lateout(zmm_reg) out,
-            dots = in(zmm_reg) dots,
-            exponent = in(reg) exponent,
-            options(pure, readonly, nostack, preserves_flags),
-        );
+unsafe fn shifted<const P: usize>(dots: [__m512i; P], group: *const QuantisedGroup, half: usize) -> [__m512i; P] {
+    // SAFETY: one of the two exponents.
+    let exponent = unsafe { (&raw const (*group).exponents).cast::<i32>().add(half) };
+    let mut out = [_mm512_setzero_si512(); P];
+    if P == 1 {
+        // SAFETY: reads the exponent.
+        unsafe {
+            asm!(
+                "vpsllvd {out}, {dots}, dword ptr [{exponent}]{{1to16}}",
+                out = lateout(zmm_reg) out[0],
+                dots = in(zmm_reg) dots[0],
+                exponent = in(reg) exponent,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        return out;
+    }
+    // SAFETY: as above.
+    let exponent = _mm512_set1_epi32(unsafe { *exponent });
+    for (out, dots) in out.iter_mut().zip(dots) {
+        // SAFETY: registers only.
+        unsafe {
+            asm!(
+                "vpsllvd {out}, {dots}, {exponent}",
+                out = lateout(zmm_reg) *out,
+                dots = in(zmm_reg) dots,
+                exponent = in(zmm_reg) exponent,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
     }
     out
 }
 
-/// The sums of sixteen products of half a group, shifted. `$w(v)` is vector `v` of weights.
+/// The sums of sixteen products of half a group, shifted, of `$p` tiles and `$m` rows of activations. `$w(p, v)` is vector `v` of
+/// weights of tile `p`.
 macro_rules! shifted_dots {
-    ($m:ident, $mins:ident; $x:ident, $group:ident, $half:literal, $w:expr) => {{
-        let mut dots = [_mm512_setzero_si512(); $m];
+    ($p:ident, $m:ident, $mins:ident; $x:ident, $group:ident, $half:literal, $w:expr) => {{
+        let mut dots = [[_mm512_setzero_si512(); $m]; $p];
         if !$mins {
             for m in 0..$m {
-                dots[m] = _mm512_set1_epi32((*$x[m].add($group)).offsets[$half]);
+                let offset = _mm512_set1_epi32((*$x[m].add($group)).offsets[$half]);
+                dots.iter_mut().for_each(|dots| dots[m] = offset);
             }
         }
         for four in 0..4 {
-            let w = $w(4 * $half + four);
+            let mut w = [_mm512_setzero_si512(); $p];
+            for p in 0..$p {
+                w[p] = $w(p, 4 * $half + four);
+            }
             for m in 0..$m {
-                dots[m] = _mm512_dpbusd_epi32(dots[m], w, four_codes($x[m].add($group), 16 * $half + 4 * four));
+                let codes = four_codes($x[m].add($group), 16 * $half + 4 * four);
+                for p in 0..$p {
+                    dots[p][m] = _mm512_dpbusd_epi32(dots[p][m], w[p], codes);
+                }
             }
         }
         for m in 0..$m {
-            dots[m] = shifted(dots[m], $x[m].add($group), $half);
+            let mut of_row = [_mm512_setzero_si512(); $p];
+            for p in 0..$p {
+                of_row[p] = dots[p][m];
+            }
+            let of_row = shifted(of_row, $x[m].add($group), $half);
+            for p in 0..$p {
+                dots[p][m] = of_row[p];
+            }
         }
         dots
     }};
 }
 
-/// Adds to `$block` what one group of 32 columns gives, without its block's scale.
-macro_rules! multiply_group {
-    ($m:ident, $sixteens:ident, $mins:ident; $x:ident, $group:ident, $block:ident, $scales:expr, $mins_of:expr, $w:expr) => {{
-        let first = shifted_dots!($m, $mins; $x, $group, 0, $w);
-        if $sixteens {
+/// Adds to `$block` what half `$half` of one group gives in types with a scale for each sixteen weights.
+macro_rules! add_sixteen {
+    ($p:ident, $m:ident, $mins:ident; $x:ident, $group:ident, $half:literal, $block:ident, $scales:expr, $mins_of:expr, $dots:expr) => {{
+        for p in 0..$p {
+            let (scale, min) = ($scales(p, $half), $mins_of(p, $half));
             for m in 0..$m {
-                $block[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(first[m]), $scales(0), $block[m]);
+                $block[p][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps($dots[p][m]), scale, $block[p][m]);
                 if $mins {
-                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[0]);
-                    $block[m] = _mm512_fmadd_ps($mins_of(0), x_sum, $block[m]);
-                }
-            }
-        }
-        let second = shifted_dots!($m, $mins; $x, $group, 1, $w);
-        for m in 0..$m {
-            if $sixteens {
-                $block[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second[m]), $scales(1), $block[m]);
-                if $mins {
-                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[1]);
-                    $block[m] = _mm512_fmadd_ps($mins_of(1), x_sum, $block[m]);
-                }
-            } else {
-                let both = _mm512_cvtepi32_ps(_mm512_add_epi32(first[m], second[m]));
-                $block[m] = _mm512_fmadd_ps(both, $scales(0), $block[m]);
-                if $mins {
-                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sum_of_32);
-                    $block[m] = _mm512_fmadd_ps($mins_of(0), x_sum, $block[m]);
+                    let x_sum = _mm512_set1_ps((*$x[m].add($group)).sums_of_16[$half]);
+                    $block[p][m] = _mm512_fmadd_ps(min, x_sum, $block[p][m]);
                 }
             }
         }
     }};
 }
 
-/// Adds products to `sums: (M, ROWS)`. `SIXTEENS`: a scale for each 16 weights; `MINS`: with minimums, codes from 0 on.
+/// Adds to `$block` what one group of 32 columns gives, without its block's scale.
+macro_rules! multiply_group {
+    ($p:ident, $m:ident, $sixteens:ident, $mins:ident; $x:ident, $group:ident, $block:ident, $scales:expr, $mins_of:expr, $w:expr) => {{
+        let first = shifted_dots!($p, $m, $mins; $x, $group, 0, $w);
+        if $sixteens {
+            add_sixteen!($p, $m, $mins; $x, $group, 0, $block, $scales, $mins_of, first);
+        }
+        let second = shifted_dots!($p, $m, $mins; $x, $group, 1, $w);
+        if $sixteens {
+            add_sixteen!($p, $m, $mins; $x, $group, 1, $block, $scales, $mins_of, second);
+        } else {
+            for p in 0..$p {
+                let (scale, min) = ($scales(p, 0), $mins_of(p, 0));
+                for m in 0..$m {
+                    let both = _mm512_cvtepi32_ps(_mm512_add_epi32(first[p][m], second[p][m]));
+                    $block[p][m] = _mm512_fmadd_ps(both, scale, $block[p][m]);
+                    if $mins {
+                        let x_sum = _mm512_set1_ps((*$x[m].add($group)).sum_of_32);
+                        $block[p][m] = _mm512_fmadd_ps(min, x_sum, $block[p][m]);
+                    }
+                }
+            }
+        }
+    }};
+}
+
+/// Adds products to `sums: (P, M, ROWS)`. `SIXTEENS`: a scale for each 16 weights; `MINS`: with minimums, codes from 0 on.
 ///
 /// # Safety
-/// The processor must have these instructions; `x` must hold the tile's columns.
+/// The processor must have these instructions; the tiles hold as many columns of such a type, and `x` must hold these.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn multiply_add<const M: usize, const SIXTEENS: bool, const MINS: bool>(
-    tile: &Tile,
+pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool, const MINS: bool>(
+    tiles: [&Tile; P],
     x: [&[QuantisedGroup]; M],
-    sums: &mut [[f32; ROWS]; M],
+    sums: [&mut [[f32; ROWS]; M]; P],
 ) {
     let x = x.map(<[_]>::as_ptr);
     let per_group = if SIXTEENS { 2 } else { 1 };
-    for first in (0..tile.cols / 32).step_by(BLOCK_GROUPS) {
-        let mut block = [_mm512_setzero_ps(); M];
-        for group in first..(first + BLOCK_GROUPS).min(tile.cols / 32) {
-            // SAFETY: the tile holds `cols / 32` tiles of codes with their scales and minimums, `x` as many groups.
+    let groups = tiles[0].cols / 32;
+    for first in (0..groups).step_by(BLOCK_GROUPS) {
+        let mut block = [[_mm512_setzero_ps(); M]; P];
+        for group in first..(first + BLOCK_GROUPS).min(groups) {
+            // SAFETY: each tile holds `cols / 32` tiles of codes with their scales and minimums, `x` as many groups.
             unsafe {
-                let codes = tile.codes.as_ptr().add(group * TILE);
-                let scales = |i: usize| _mm512_loadu_ps(tile.scales.as_ptr().add((per_group * group + i) * ROWS));
-                let mins = |i: usize| _mm512_loadu_ps(tile.mins.as_ptr().add((per_group * group + i) * ROWS));
-                let w = |v: usize| _mm512_loadu_si512(codes.add(v * VECTOR).cast());
-                multiply_group!(M, SIXTEENS, MINS; x, group, block, scales, mins, w);
+                let number =
+                    |from: &[f32], i: usize| _mm512_loadu_ps(from.as_ptr().add((per_group * group + i) * ROWS));
+                let scales = |p: usize, i: usize| number(&tiles[p].scales, i);
+                let mins = |p: usize, i: usize| if MINS { number(&tiles[p].mins, i) } else { _mm512_setzero_ps() };
+                let w = |p: usize, v: usize| {
+                    _mm512_loadu_si512(tiles[p].codes.as_ptr().add(group * TILE + v * VECTOR).cast())
+                };
+                multiply_group!(P, M, SIXTEENS, MINS; x, group, block, scales, mins, w);
             }
         }
         for m in 0..M {
-            // SAFETY: `x` holds group `first`, and sums are sixteen numbers, which need no alignment.
-            unsafe {
-                let sum = _mm512_loadu_ps(sums[m].as_ptr());
-                let sum = _mm512_fmadd_ps(block[m], _mm512_set1_ps((*x[m].add(first)).scale), sum);
-                _mm512_storeu_ps(sums[m].as_mut_ptr(), sum);
+            // SAFETY: `x` holds group `first`.
+            let scale = _mm512_set1_ps(unsafe { (*x[m].add(first)).scale });
+            for p in 0..P {
+                let sums = &mut sums[p][m];
+                // SAFETY: sixteen numbers, which need no alignment.
+                unsafe {
+                    let sum = _mm512_fmadd_ps(block[p][m], scale, _mm512_loadu_ps(sums.as_ptr()));
+                    _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+                }
             }
         }
     }
 }
 
-/// `(M, ROWS)` products of the first `tiles` tiles of a panel of `BITS` bits. `VBMI`: the processor has these instructions too.
+/// `(P, M, ROWS)` products of panels of `BITS` bits and `tiles` tiles, and what is left to `ask` for. `VBMI`: the
+/// processor has these instructions too. `AGAIN`: one panel's weights are asked for again and again.
 ///
 /// # Safety
-/// The processor must have these instructions; `panel` and each of `x` must hold `tiles` groups.
+/// The processor must have these instructions; each of `panels` and of `x` must hold `tiles` groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn multiply_panel<const M: usize, const BITS: usize, const VBMI: bool>(
-    panel: Panel<'_>,
+pub unsafe fn multiply_panels<
+    const P: usize,
+    const M: usize,
+    const BITS: usize,
+    const VBMI: bool,
+    const AGAIN: bool,
+>(
+    panels: [Panel<'_>; P],
     tiles: usize,
     x: [&[QuantisedGroup]; M],
-) -> [[f32; ROWS]; M] {
+    mut ask: Ask,
+) -> ([[[f32; ROWS]; M]; P], Ask) {
     const SIXTEENS: bool = false;
     const MINS: bool = false;
     let x = x.map(<[_]>::as_ptr);
-    let mut acc = [_mm512_setzero_ps(); M];
-    let (codes, scales) = (panel.codes(), panel.scales());
-    // The next panel's scales are asked for by place, since a stream that yields sixteen bytes a tile is too slow for
+    let mut acc = [[_mm512_setzero_ps(); M]; P];
+    let codes = panels.map(|panel| panel.codes().as_ptr());
+    let scales = panels.map(|panel| panel.scales().as_ptr());
+    // The next panels' scales are asked for by place, since a stream that yields sixteen bytes a tile is too slow for
     // the processor to see.
-    let panel_bytes = codes.len() + scales.len() + 4 * ROWS;
-    prefetch(scales.as_ptr().wrapping_add(scales.len() + panel_bytes), 1);
+    let panel_bytes = panels[0].codes().len() + panels[0].scales().len() + 4 * ROWS;
+    for scales in scales {
+        prefetch(scales.wrapping_add(panels[0].scales().len() + P * panel_bytes), 1);
+    }
     for first in (0..tiles).step_by(BLOCK_GROUPS) {
-        let mut block = [_mm512_setzero_ps(); M];
+        let mut block = [[_mm512_setzero_ps(); M]; P];
         for group in first..(first + BLOCK_GROUPS).min(tiles) {
-            // SAFETY: the panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
+            // SAFETY: each panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
             // ahead need not exist.
             unsafe {
-                let codes = codes.as_ptr().add(group * TILE / 8 * BITS);
-                if M < MANY {
-                    prefetch_ahead(codes, 64 * BITS);
-                } else {
-                    prefetch(codes.wrapping_add(MANY_AHEAD_BYTES), 64 * BITS);
+                let codes = codes.map(|codes| codes.add(group * TILE / 8 * BITS));
+                let scales = scales.map(|scales| scales.add(group * ROWS));
+                match P {
+                    1 if AGAIN => prefetch_ahead(codes[0], 64 * BITS),
+                    1 => prefetch_once_ahead(codes[0], 64 * BITS),
+                    _ => ask.step(),
                 }
-                let scales = scales.as_ptr().add(group * ROWS);
-                prefetch(scales.wrapping_add(panel_bytes), 1);
-                let vectors = vectors::<BITS, VBMI>(codes);
-                let scale = _mm_loadu_si128(scales.cast());
-                let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scale));
-                let w = |v: usize| vectors[v];
-                multiply_group!(M, SIXTEENS, MINS; x, group, block, |_: usize| scale, |_: usize| scale, w);
+                for scales in scales {
+                    prefetch(scales.wrapping_add(P * panel_bytes), 1);
+                }
+                let mut scale = [_mm512_setzero_ps(); P];
+                for p in 0..P {
+                    scale[p] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(scales[p].cast())));
+                }
+                let scale = |p: usize, _: usize| scale[p];
+                // Those of one panel fit in registers; those of two are made where they are wanted.
+                let all = if P == 1 { vectors::<BITS, VBMI>(codes[0]) } else { [_mm512_setzero_si512(); 8] };
+                let w = |p: usize, v: usize| if P == 1 { all[v] } else { vector::<BITS, VBMI>(codes[p], v) };
+                multiply_group!(P, M, SIXTEENS, MINS; x, group, block, scale, |_: usize, _: usize| _mm512_setzero_ps(), w);
             }
         }
         for m in 0..M {
             // SAFETY: `x` holds group `first`.
-            acc[m] = _mm512_fmadd_ps(block[m], _mm512_set1_ps(unsafe { (*x[m].add(first)).scale }), acc[m]);
+            let scale = _mm512_set1_ps(unsafe { (*x[m].add(first)).scale });
+            for p in 0..P {
+                acc[p][m] = _mm512_fmadd_ps(block[p][m], scale, acc[p][m]);
+            }
         }
     }
-    let row_scales = panel.row_scales();
-    // SAFETY: sixteen numbers; the load needs no alignment.
-    let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
-    let mut out = [[0.0; ROWS]; M];
-    for m in 0..M {
-        // SAFETY: sixteen numbers; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out[m].as_mut_ptr(), _mm512_mul_ps(acc[m], row_scales)) };
+    let mut out = [[[0.0; ROWS]; M]; P];
+    for p in 0..P {
+        let row_scales = panels[p].row_scales();
+        // SAFETY: sixteen numbers; the load needs no alignment.
+        let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
+        for m in 0..M {
+            // SAFETY: sixteen numbers; the store needs no alignment.
+            unsafe { _mm512_storeu_ps(out[p][m].as_mut_ptr(), _mm512_mul_ps(acc[p][m], row_scales)) };
+        }
     }
-    out
+    (out, ask)
 }
 
 /// The eight vectors of a tile of `BITS` bits at `codes`, as levels raised by 128.
@@ -211,53 +276,51 @@ pub unsafe fn multiply_panel<const M: usize, const BITS: usize, const VBMI: bool
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn vectors<const BITS: usize, const VBMI: bool>(codes: *const u8) -> [__m512i; 8] {
+    let mut out = [_mm512_setzero_si512(); 8];
+    for (v, out) in out.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *out = unsafe { vector::<BITS, VBMI>(codes, v) };
+    }
+    out
+}
+
+/// Vector `v` of them.
+///
+/// # Safety
+/// As above.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn vector<const BITS: usize, const VBMI: bool>(codes: *const u8, v: usize) -> __m512i {
     // SAFETY: the caller's promise: a tile has `BITS` registers.
     let plane = |at: usize| unsafe { _mm512_loadu_si512(codes.add(at * VECTOR).cast()) };
-    let mut out = [_mm512_setzero_si512(); 8];
     match BITS {
         3 => {
-            let (levels, two) = (table(&raised(&Q3_LEVELS)), _mm512_set1_epi8(3));
-            let high = plane(2);
-            for v in 0..8 {
-                let low = _mm512_and_si512(_mm512_srl_epi16(plane(v / 4), count(2 * (v % 4))), two);
-                // Bit `v` of each byte to bit 2.
-                let bit = _mm512_sll_epi16(_mm512_srl_epi16(high, count(v)), count(2));
-                let code = _mm512_ternarylogic_epi32::<0xF8>(low, bit, _mm512_set1_epi8(4));
-                out[v] = _mm512_shuffle_epi8(levels, code);
-            }
+            let low = _mm512_and_si512(_mm512_srl_epi16(plane(v / 4), count(2 * (v % 4))), _mm512_set1_epi8(3));
+            // Bit `v` of each byte to bit 2.
+            let bit = _mm512_sll_epi16(_mm512_srl_epi16(plane(2), count(v)), count(2));
+            let code = _mm512_ternarylogic_epi32::<0xF8>(low, bit, _mm512_set1_epi8(4));
+            _mm512_shuffle_epi8(table(&raised(&Q3_LEVELS)), code)
         }
         4 => {
             let levels = table(&raised(&Q4_LEVELS));
-            for v in 0..8 {
-                out[v] = match VBMI {
-                    // SAFETY: the caller's promise.
-                    true => unsafe { look_up(levels, plane(v / 2), v) },
-                    false => _mm512_shuffle_epi8(levels, four_bits(plane(v / 2), v)),
-                };
+            match VBMI {
+                // SAFETY: the caller's promise.
+                true => unsafe { look_up(levels, plane(v / 2), v) },
+                false => _mm512_shuffle_epi8(levels, four_bits(plane(v / 2), v)),
             }
         }
         5 => {
-            let high = plane(4);
-            for v in 0..8 {
-                let bit = _mm512_sll_epi16(_mm512_srl_epi16(high, count(v)), count(4));
-                let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), bit, _mm512_set1_epi8(16));
-                out[v] = _mm512_add_epi8(code, _mm512_set1_epi8(112));
-            }
+            let bit = _mm512_sll_epi16(_mm512_srl_epi16(plane(4), count(v)), count(4));
+            let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), bit, _mm512_set1_epi8(16));
+            _mm512_add_epi8(code, _mm512_set1_epi8(112))
         }
         6 => {
-            for v in 0..8 {
-                let high = _mm512_sll_epi16(_mm512_srl_epi16(plane(4 + v / 4), count(2 * (v % 4))), count(4));
-                let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), high, _mm512_set1_epi8(48));
-                out[v] = _mm512_add_epi8(code, _mm512_set1_epi8(96));
-            }
+            let high = _mm512_sll_epi16(_mm512_srl_epi16(plane(4 + v / 4), count(2 * (v % 4))), count(4));
+            let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), high, _mm512_set1_epi8(48));
+            _mm512_add_epi8(code, _mm512_set1_epi8(96))
         }
-        _ => {
-            for (v, out) in out.iter_mut().enumerate() {
-                *out = plane(v);
-            }
-        }
+        _ => plane(v),
     }
-    out
 }
 
 /// A shift's count. A constant after inlining.
