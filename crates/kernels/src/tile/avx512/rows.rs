@@ -260,7 +260,7 @@ unsafe fn shift(x: __m512i, count: __m512i) -> __m512i {
 }
 
 /// Shifted sums of sixteen products for each row of activations, vector and four rows of weights: a lane of 128 bits is a sixteen of
-/// the vector, a lane of 32 in it one of the four rows.
+/// the vector, a lane of 32 in it one of the four rows. Asks four times for what is `following`.
 ///
 /// # Safety
 /// The processor must have AVX-512 with VNNI; as [`Codes::vectors`] for each row.
@@ -270,10 +270,12 @@ unsafe fn fours<C: Codes, const M: usize, const V: usize>(
     rows: &RowStarts,
     half: usize,
     x: &[[Operand; V]; M],
+    following: &mut Following,
 ) -> [[[__m512i; 4]; V]; M] {
     let ones = _mm512_set1_epi16(1);
     let mut out = [[[_mm512_setzero_si512(); 4]; V]; M];
     for four in 0..4 {
+        following.ask();
         // SAFETY: the caller's promise.
         let w = unsafe {
             let row = |i: usize| C::vectors::<V>(rows.row(4 * four + i), half);
@@ -326,27 +328,28 @@ fn groups([a, b, c, d]: [__m512i; 4]) -> [__m512i; 2] {
     [_mm512_shuffle_i32x4::<0x88>(first, last), _mm512_shuffle_i32x4::<0xdd>(first, last)]
 }
 
-/// What lies ahead of a panel in memory, to be asked for while it is multiplied.
-struct Ahead {
+/// What follows sixteen rows in memory, asked for in [`fours`]' steps while these are multiplied: as many bytes, each of them twice, a
+/// quarter of a panel apart, as what finds all of a core's requests under way is dropped.
+struct Following {
     next: *const u8,
-    /// Of the panel.
-    bytes: usize,
+    /// Lines of 64 bytes in a step.
+    lines: usize,
+    quarter: usize,
 }
 
-impl Ahead {
-    fn of(rows: &RowStarts) -> Self {
+impl Following {
+    fn of(rows: &RowStarts, steps: usize) -> Self {
         let (next, bytes) = rows.ahead();
-        Self { next, bytes }
+        Self { next, lines: bytes.div_ceil(64).div_ceil(steps.max(1)), quarter: bytes / 4 }
     }
 
-    /// Asks for as many bytes as a stretch of `bytes` of each row takes; each again and again, as what finds all of a core's
-    /// requests under way is dropped.
     #[inline(always)]
-    fn ask(&mut self, bytes: usize) {
-        for quarter in 0..3 {
-            prefetch(self.next.wrapping_add(quarter * self.bytes / 4), ROWS * bytes);
+    fn ask(&mut self) {
+        for _ in 0..self.lines {
+            prefetch(self.next, 1);
+            prefetch(self.next.wrapping_add(self.quarter), 1);
+            self.next = self.next.wrapping_add(64);
         }
-        self.next = self.next.wrapping_add(ROWS * bytes);
     }
 }
 
@@ -410,18 +413,26 @@ unsafe fn blocks_of_32<C: Codes, const M: usize>(
     x: [*const QuantisedGroup; M],
 ) -> [__m512; M] {
     let mut sums = [_mm512_setzero_ps(); M];
-    let mut ahead = Ahead::of(rows);
+    let mut following = Following::of(rows, 4 * cols.div_ceil(128));
     let mut group = 0;
     // SAFETY: as the caller promises.
     unsafe {
         while group + 4 <= cols / 32 {
-            ahead.ask(4 * C::BYTES);
-            add_groups_of_32::<C, M, 2>(&rows.skip(group * C::BYTES), x.map(|x| x.add(group)), &mut sums);
+            add_groups_of_32::<C, M, 2>(
+                &rows.skip(group * C::BYTES),
+                x.map(|x| x.add(group)),
+                &mut sums,
+                &mut following,
+            );
             group += 4;
         }
         if group < cols / 32 {
-            ahead.ask(2 * C::BYTES);
-            add_groups_of_32::<C, M, 1>(&rows.skip(group * C::BYTES), x.map(|x| x.add(group)), &mut sums);
+            add_groups_of_32::<C, M, 1>(
+                &rows.skip(group * C::BYTES),
+                x.map(|x| x.add(group)),
+                &mut sums,
+                &mut following,
+            );
         }
     }
     sums
@@ -437,6 +448,7 @@ unsafe fn add_groups_of_32<C: Codes, const M: usize, const V: usize>(
     rows: &RowStarts,
     x: [*const QuantisedGroup; M],
     sums: &mut [__m512; M],
+    following: &mut Following,
 ) {
     // SAFETY: as the caller promises; a block begins with its scale, of half precision.
     unsafe {
@@ -446,7 +458,7 @@ unsafe fn add_groups_of_32<C: Codes, const M: usize, const V: usize>(
                 scales[row] = rows.row(row).add(i * C::BYTES).cast::<u16>().read_unaligned();
             }
         }
-        let dots = fours::<C, M, V>(rows, 0, &operands::<C, M, V>(x));
+        let dots = fours::<C, M, V>(rows, 0, &operands::<C, M, V>(x), following);
         for v in 0..V {
             let scale = |i: usize| _mm512_cvtph_ps(_mm256_loadu_si256(scales[v][i].as_ptr().cast()));
             let scales = [scale(0), scale(1)];
@@ -471,16 +483,15 @@ unsafe fn blocks_with_min<C: Codes, const M: usize>(
     x: [*const QuantisedGroup; M],
 ) -> [__m512; M] {
     let mut sums = [_mm512_setzero_ps(); M];
-    let mut ahead = Ahead::of(rows);
+    let mut following = Following::of(rows, 8 * cols / 256);
     for block in 0..cols / 256 {
         let rows = rows.skip(block * C::BYTES);
-        ahead.ask(C::BYTES);
         // SAFETY: as the caller promises.
         unsafe {
             let KNumbers { d, d_min, scales, mins } = k_numbers(&rows);
             for half in 0..2 {
                 let x = x.map(|x| x.add(8 * block + 4 * half));
-                let dots = fours::<C, M, 2>(&rows, half, &operands::<C, M, 2>(x));
+                let dots = fours::<C, M, 2>(&rows, half, &operands::<C, M, 2>(x), &mut following);
                 for m in 0..M {
                     let ([first, third], [second, fourth]) = (groups(dots[m][0]), groups(dots[m][1]));
                     for (pair, dots) in [[first, second], [third, fourth]].into_iter().enumerate() {
@@ -512,10 +523,9 @@ unsafe fn blocks_of_sixteens<C: Codes, const M: usize>(
     x: [*const QuantisedGroup; M],
 ) -> [__m512; M] {
     let mut sums = [_mm512_setzero_ps(); M];
-    let mut ahead = Ahead::of(rows);
+    let mut following = Following::of(rows, 8 * cols / 256);
     for block in 0..cols / 256 {
         let rows = rows.skip(block * C::BYTES);
-        ahead.ask(C::BYTES);
         // SAFETY: as the caller promises; sixteen scales and a number of half precision stand behind 192 bytes of codes.
         unsafe {
             let mut of_rows = [0u16; ROWS];
@@ -525,7 +535,7 @@ unsafe fn blocks_of_sixteens<C: Codes, const M: usize>(
             let scales = columns(&rows, 192);
             for half in 0..2 {
                 let x = x.map(|x| x.add(8 * block + 4 * half));
-                let dots = fours::<C, M, 2>(&rows, half, &operands::<C, M, 2>(x));
+                let dots = fours::<C, M, 2>(&rows, half, &operands::<C, M, 2>(x), &mut following);
                 let d = _mm512_cvtph_ps(_mm256_loadu_si256(of_rows.as_ptr().cast()));
                 for v in 0..2 {
                     for m in 0..M {
