@@ -145,7 +145,7 @@ impl Compute {
             let (job, out) = (&jobs[index], &outs[index]);
             multiply(self.isa(), scratch, job.weights, rows, job.x, job.rows, |row, col, values| {
                 // SAFETY: only this item has these columns of this job.
-                unsafe { out.part(row, col, values.len()) }.copy_from_slice(values);
+                copy(unsafe { out.part(row, col, values.len()) }, values);
             });
         });
     }
@@ -158,7 +158,7 @@ impl Compute {
             let (job, out) = (&jobs[index], &outs[index]);
             multiply(self.isa(), scratch, job.gate, rows.clone(), job.x, job.rows, |row, col, values| {
                 // SAFETY: only this item has these columns of this job.
-                unsafe { out.part(row, col, values.len()) }.copy_from_slice(values);
+                copy(unsafe { out.part(row, col, values.len()) }, values);
             });
             multiply(self.isa(), scratch, job.up, rows, job.x, job.rows, |row, col, values| {
                 // SAFETY: as above.
@@ -197,6 +197,14 @@ impl Compute {
             let first = (item - before) * ITEM_ROWS;
             work(matrix, first..(first + ITEM_ROWS).min(heights[matrix]), scratch);
         });
+    }
+}
+
+/// `out = values`. Nearly always as many as a panel has rows, which need no call.
+fn copy(out: &mut [f32], values: &[f32]) {
+    match (out.as_mut_array::<{ tile::ROWS }>(), values.as_array()) {
+        (Some(out), Some(values)) => *out = *values,
+        _ => out.copy_from_slice(values),
     }
 }
 

@@ -17,6 +17,17 @@ use crate::{
     prefetch::{Ask, prefetch, prefetch_ahead, prefetch_once_ahead},
 };
 
+/// Where each begins. By hand: the standard library's ways to make an array know nothing of the instruction set, and what they call is not
+/// inlined.
+#[inline(always)]
+fn starts<T, const N: usize>(slices: [&[T]; N]) -> [*const T; N] {
+    let mut out = [std::ptr::null(); N];
+    for (out, slice) in out.iter_mut().zip(slices) {
+        *out = slice.as_ptr();
+    }
+    out
+}
+
 /// One activation's four codes in every lane.
 ///
 /// # Safety
@@ -158,7 +169,7 @@ pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool,
     x: [&[QuantisedGroup]; M],
     sums: [&mut [[f32; ROWS]; M]; P],
 ) {
-    let x = x.map(<[_]>::as_ptr);
+    let x = starts(x);
     let per_group = if SIXTEENS { 2 } else { 1 };
     let groups = tiles[0].cols / 32;
     for first in (0..groups).step_by(BLOCK_GROUPS) {
@@ -211,10 +222,12 @@ pub unsafe fn multiply_panels<
 ) -> ([[[f32; ROWS]; M]; P], Ask) {
     const SIXTEENS: bool = false;
     const MINS: bool = false;
-    let x = x.map(<[_]>::as_ptr);
+    let x = starts(x);
     let mut acc = [[_mm512_setzero_ps(); M]; P];
-    let codes = panels.map(|panel| panel.codes().as_ptr());
-    let scales = panels.map(|panel| panel.scales().as_ptr());
+    let (mut codes, mut scales) = ([std::ptr::null(); P], [std::ptr::null(); P]);
+    for p in 0..P {
+        (codes[p], scales[p]) = (panels[p].codes().as_ptr(), panels[p].scales().as_ptr());
+    }
     // The next panels' scales are asked for by place, since a stream that yields sixteen bytes a tile is too slow for
     // the processor to see.
     let panel_bytes = panels[0].codes().len() + panels[0].scales().len() + 4 * ROWS;
@@ -227,8 +240,11 @@ pub unsafe fn multiply_panels<
             // SAFETY: each panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
             // ahead need not exist.
             unsafe {
-                let codes = codes.map(|codes| codes.add(group * TILE / 8 * BITS));
-                let scales = scales.map(|scales| scales.add(group * ROWS));
+                let (mut codes, mut scales) = (codes, scales);
+                for p in 0..P {
+                    codes[p] = codes[p].add(group * TILE / 8 * BITS);
+                    scales[p] = scales[p].add(group * ROWS);
+                }
                 match P {
                     1 if AGAIN => prefetch_ahead(codes[0], 64 * BITS),
                     1 => prefetch_once_ahead(codes[0], 64 * BITS),
