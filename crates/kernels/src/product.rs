@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use crate::{
     WeightType, Weights,
-    activations::{Activations, QuantisedRows, quantise_row, round_row_to_bf16},
+    activations::{Activations, QuantisedGroup, QuantisedRows, quantise_row, round_row_to_bf16},
     compute::{Compute, Scratch},
     decode::decode_row_unscaled,
     dot::{dot_bf16, dot_f32},
     float::{f32_to_bf16, silu},
     isa::{Isa, for_each_isa},
     packed,
-    prefetch::{Ask, prefetch, prefetch_first},
+    prefetch::{Ask, prefetch_first},
     tile::{self, Tile, Unpacked},
 };
 
@@ -293,23 +293,8 @@ fn multiply_packed(
     while at < rows.len() {
         macro_rules! width {
             ($m:expr) => {{
-                let x: [_; $m] = std::array::from_fn(|i| x.row(rows.get(at + i)));
-                let mut first = range.start;
-                while $m == PAIR_WIDTH && pairs && first + tile::ROWS < range.end {
-                    let panels = [0, 1].map(|p| weights.panel(first / tile::ROWS + p));
-                    let codes = panels[0].codes();
-                    let next = codes.as_ptr().wrapping_add(2 * weights.panel_bytes());
-                    let ask = if at == 0 { Ask::new(next, 2 * codes.len(), tiles) } else { later };
-                    let (sums, left) = tile::multiply_panels::<2, { $m }, false>(isa, panels, x, ask);
-                    if at > 0 {
-                        later = left;
-                    }
-                    for sums in sums {
-                        emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
-                        first += tile::ROWS;
-                    }
-                }
-                for first in (first..range.end).step_by(tile::ROWS) {
+                let x = array(|i| x.row(rows.get(at + i)));
+                for first in range.clone().step_by(tile::ROWS) {
                     let panel = [weights.panel(first / tile::ROWS)];
                     // Many rows seldom wait.
                     let ([sums], _) = match $m == tile::WIDTH && rows.len() > tile::WIDTH {
@@ -321,8 +306,42 @@ fn multiply_packed(
                 at += $m;
             }};
         }
-        match rows.len() - at {
-            left if pairs && (left == PAIR_WIDTH || left >= tile::WIDTH) => width!(PAIR_WIDTH),
+        macro_rules! width_in_pairs {
+            ($m:expr) => {{
+                let x = array(|i| x.row(rows.get(at + i)));
+                for first in range.clone().step_by(2 * tile::ROWS) {
+                    if first + tile::ROWS >= range.end {
+                        let panel = [weights.panel(first / tile::ROWS)];
+                        let ([sums], _) = tile::multiply_panels::<1, { $m }, true>(isa, panel, x, later);
+                        emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
+                        continue;
+                    }
+                    let panels = array(|p| weights.panel(first / tile::ROWS + p));
+                    let codes = panels[0].codes();
+                    let next = codes.as_ptr().wrapping_add(2 * weights.panel_bytes());
+                    let ask = if at == 0 { Ask::new(next, 2 * codes.len(), tiles) } else { later };
+                    let (sums, left) = tile::multiply_panels::<2, { $m }, false>(isa, panels, x, ask);
+                    if at > 0 {
+                        later = left;
+                    }
+                    for (sums, first) in sums.iter().zip([first, first + tile::ROWS]) {
+                        emit_sums(at, first, tile::ROWS.min(range.end - first), sums, emit);
+                    }
+                }
+                at += $m;
+            }};
+        }
+        let left = rows.len() - at;
+        if pairs {
+            match pair_width(left) {
+                4 => width_in_pairs!(4),
+                3 => width_in_pairs!(3),
+                2 => width!(2),
+                _ => width!(1),
+            }
+            continue;
+        }
+        match left {
             tile::WIDTH.. => width!(tile::WIDTH),
             7 => width!(7),
             6 => width!(6),
@@ -333,6 +352,26 @@ fn multiply_packed(
             _ => width!(1),
         }
     }
+}
+
+/// How many of `left` rows of activations meet a pair of panels next: four, or three where that leaves no one or two to come last, for which
+/// panels would be unpacked nearly in vain.
+fn pair_width(left: usize) -> usize {
+    match left {
+        ..=3 => left,
+        5 | 6 | 9 => 3,
+        _ => PAIR_WIDTH,
+    }
+}
+
+/// An array, one element after the other. `std::array::from_fn` is not always inlined.
+#[inline(always)]
+fn array<T: Copy, const N: usize>(of: impl Fn(usize) -> T) -> [T; N] {
+    let mut out = [of(0); N];
+    for (i, out) in out.iter_mut().enumerate().skip(1) {
+        *out = of(i);
+    }
+    out
 }
 
 /// The first `count` sums of each row of activations from `at` on.
@@ -385,52 +424,43 @@ fn multiply_tiles(
     for sums in sums.chunks_mut(CHUNK).take(panels) {
         sums[..chunk.len()].fill([0.0; tile::ROWS]);
     }
+    // The rows that come next in the file, a part with each tile that is filled and each pass over the tiles.
     let ahead = weights.ahead(range.clone());
-    // The rows that come next in the file, in even parts, while these are multiplied; each part is asked for again, as what
-    // finds all of a core's requests under way is dropped.
-    let ask = |cols: &Range<usize>| {
-        let part = ahead.len() * cols.len() / weights.cols();
-        for quarter in 0..3 {
-            let at = ahead.len() * cols.start / weights.cols() + quarter * ahead.len() / 4;
-            prefetch(ahead.as_ptr().wrapping_add(at), part.next_multiple_of(64));
-        }
-    };
+    let passes = chunk.len().div_ceil(if pairs { PAIR_WIDTH } else { tile::WIDTH });
+    let mut ask = Ask::new(ahead.as_ptr(), ahead.len(), weights.cols().div_ceil(tile::COLS) * (panels + passes));
     for start in (0..weights.cols()).step_by(tile::COLS) {
         let cols = start..(start + tile::COLS).min(weights.cols());
         let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
         for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
+            ask.step();
             tile.fill(isa, weights, first, cols.clone(), unpacked);
         }
-        ask(&cols);
         let mut at = 0;
         while at < chunk.len() {
             macro_rules! width {
-                ($m:expr) => {{
-                    let x: [_; $m] = std::array::from_fn(|i| row(at + i));
+                ($m:expr, $pairs:expr) => {{
+                    let x = array(|i| row(at + i));
                     // Too few lines of each row for the processor to see them coming.
                     for next in at + $m..(at + 2 * $m).min(chunk.len()) {
                         prefetch_first(row(next).as_ptr().cast(), 2 * cols.len());
                     }
-                    let mut tiles = &tiles[..panels];
-                    let mut sums = sums.chunks_mut(CHUNK);
-                    let mut next =
-                        || sums.next().and_then(|sums| sums[at..].first_chunk_mut()).expect("as many as tiles");
-                    while let ([first, second, rest @ ..], true) = (tiles, $m == PAIR_WIDTH && pairs) {
-                        tile::multiply_add::<2, { $m }>(isa, [first, second], x, [next(), next()]);
-                        tiles = rest;
-                    }
-                    for tile in tiles {
-                        tile::multiply_add::<1, { $m }>(isa, [tile], x, [next()]);
-                    }
+                    ask.step();
+                    add_tiles::<{ $m }, $pairs>(isa, &tiles[..panels], x, at, sums);
                     at += $m;
                 }};
             }
-            match chunk.len() - at {
-                PAIR_WIDTH.. if pairs => width!(PAIR_WIDTH),
-                tile::WIDTH.. => width!(tile::WIDTH),
-                4.. => width!(4),
-                2.. => width!(2),
-                _ => width!(1),
+            let left = chunk.len() - at;
+            match left {
+                _ if pairs => match pair_width(left) {
+                    4 => width!(4, true),
+                    3 => width!(3, true),
+                    2 => width!(2, true),
+                    _ => width!(1, true),
+                },
+                tile::WIDTH.. => width!(tile::WIDTH, false),
+                4.. => width!(4, false),
+                2.. => width!(2, false),
+                _ => width!(1, false),
             }
         }
     }
@@ -443,6 +473,25 @@ fn multiply_tiles(
             }
             emit(index, first, &sums[..count]);
         }
+    }
+}
+
+/// Adds the products of `tiles`, two at a time where `PAIRS`, with rows `at..at + M` of activations to `sums: (tiles, CHUNK, ROWS)`.
+fn add_tiles<const M: usize, const PAIRS: bool>(
+    isa: Isa,
+    tiles: &[Tile],
+    x: [&[QuantisedGroup]; M],
+    at: usize,
+    sums: &mut [[f32; tile::ROWS]],
+) {
+    let (pairs, rest) = if PAIRS { tiles.as_chunks::<2>() } else { (&[][..], tiles) };
+    let mut sums = sums.chunks_mut(CHUNK);
+    let mut next = || sums.next().and_then(|sums| sums[at..].first_chunk_mut()).expect("as many as tiles");
+    for [first, second] in pairs {
+        tile::multiply_add(isa, [first, second], x, [next(), next()]);
+    }
+    for tile in rest {
+        tile::multiply_add(isa, [tile], x, [next()]);
     }
 }
 
