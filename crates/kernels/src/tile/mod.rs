@@ -301,12 +301,19 @@ pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
         let vbmi = is_x86_feature_detected!("avx512vbmi");
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
         unsafe {
+            macro_rules! of {
+                ($bits:literal) => {
+                    match vbmi {
+                        true => avx512::multiply_panels::<P, M, $bits, true, AGAIN>(panels, tiles, x, ask),
+                        false => avx512::multiply_panels::<P, M, $bits, false, AGAIN>(panels, tiles, x, ask),
+                    }
+                };
+            }
             match kind {
-                WeightType::Q3_D => avx512::multiply_panels::<P, M, 3, false, AGAIN>(panels, tiles, x, ask),
-                WeightType::Q4_D if vbmi => avx512::multiply_panels::<P, M, 4, true, AGAIN>(panels, tiles, x, ask),
-                WeightType::Q4_D => avx512::multiply_panels::<P, M, 4, false, AGAIN>(panels, tiles, x, ask),
-                WeightType::Q5_D => avx512::multiply_panels::<P, M, 5, false, AGAIN>(panels, tiles, x, ask),
-                WeightType::Q6_D => avx512::multiply_panels::<P, M, 6, false, AGAIN>(panels, tiles, x, ask),
+                WeightType::Q3_D => of!(3),
+                WeightType::Q4_D => of!(4),
+                WeightType::Q5_D => of!(5),
+                WeightType::Q6_D => of!(6),
                 _ => avx512::multiply_panels::<P, M, 8, false, AGAIN>(panels, tiles, x, ask),
             }
         }

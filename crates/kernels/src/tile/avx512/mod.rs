@@ -309,64 +309,70 @@ unsafe fn vectors<const BITS: usize, const VBMI: bool>(codes: *const u8) -> [__m
 unsafe fn vector<const BITS: usize, const VBMI: bool>(codes: *const u8, v: usize) -> __m512i {
     // SAFETY: the caller's promise: a tile has `BITS` registers.
     let plane = |at: usize| unsafe { _mm512_loadu_si512(codes.add(at * VECTOR).cast()) };
+    // Bits of a plane, brought to where the code has them; what stands beside them is of other vectors.
+    let (low, high, high_bits) = match BITS {
+        3 => (moved(plane(v / 4), 2 * (v % 4), 0), moved(plane(2), v, 2), 4),
+        5 => (moved(plane(v / 2), 4 * (v % 2), 0), moved(plane(4), v, 4), 16),
+        6 => (moved(plane(v / 2), 4 * (v % 2), 0), moved(plane(4 + v / 4), 2 * (v % 4), 4), 48),
+        4 => (moved(plane(v / 2), 4 * (v % 2), 0), _mm512_setzero_si512(), 0),
+        _ => return plane(v),
+    };
+    let code = if BITS == 4 { low } else { chosen(high, low, high_bits) };
+    if VBMI {
+        // SAFETY: the caller's promise.
+        return unsafe { look_up(BITS, code) };
+    }
+    let code = _mm512_and_si512(code, _mm512_set1_epi8((1 << BITS) - 1));
     match BITS {
-        3 => {
-            let low = _mm512_and_si512(_mm512_srl_epi16(plane(v / 4), count(2 * (v % 4))), _mm512_set1_epi8(3));
-            // Bit `v` of each byte to bit 2.
-            let bit = _mm512_sll_epi16(_mm512_srl_epi16(plane(2), count(v)), count(2));
-            let code = _mm512_ternarylogic_epi32::<0xF8>(low, bit, _mm512_set1_epi8(4));
-            _mm512_shuffle_epi8(table(&raised(&Q3_LEVELS)), code)
-        }
-        4 => {
-            let levels = table(&raised(&Q4_LEVELS));
-            match VBMI {
-                // SAFETY: the caller's promise.
-                true => unsafe { look_up(levels, plane(v / 2), v) },
-                false => _mm512_shuffle_epi8(levels, four_bits(plane(v / 2), v)),
-            }
-        }
-        5 => {
-            let bit = _mm512_sll_epi16(_mm512_srl_epi16(plane(4), count(v)), count(4));
-            let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), bit, _mm512_set1_epi8(16));
-            _mm512_add_epi8(code, _mm512_set1_epi8(112))
-        }
-        6 => {
-            let high = _mm512_sll_epi16(_mm512_srl_epi16(plane(4 + v / 4), count(2 * (v % 4))), count(4));
-            let code = _mm512_ternarylogic_epi32::<0xF8>(four_bits(plane(v / 2), v), high, _mm512_set1_epi8(48));
-            _mm512_add_epi8(code, _mm512_set1_epi8(96))
-        }
-        _ => plane(v),
+        3 => _mm512_shuffle_epi8(table(&raised(&Q3_LEVELS)), code),
+        4 => _mm512_shuffle_epi8(table(&raised(&Q4_LEVELS)), code),
+        _ => _mm512_add_epi8(code, _mm512_set1_epi8((128u8 - (1 << (BITS - 1))) as i8)),
     }
 }
 
-/// A shift's count. A constant after inlining.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn count(bits: usize) -> __m128i {
-    _mm_cvtsi32_si128(bits as i32)
-}
-
-/// The low half of each byte for even `v`, the high one for odd.
+/// Bit `from` of each byte at bit `to`, and those beside it with it. Both are constants after inlining.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn four_bits(plane: __m512i, v: usize) -> __m512i {
-    let shifted = if v.is_multiple_of(2) { plane } else { _mm512_srli_epi16::<4>(plane) };
-    _mm512_and_si512(shifted, _mm512_set1_epi8(15))
+fn moved(plane: __m512i, from: usize, to: usize) -> __m512i {
+    let count = |bits: usize| _mm_cvtsi32_si128(bits as i32);
+    match from >= to {
+        true if from == to => plane,
+        true => _mm512_srl_epi16(plane, count(from - to)),
+        false => _mm512_sll_epi16(plane, count(to - from)),
+    }
 }
 
-/// The levels of the low half of each byte for even `v`, of the high one for odd. `levels` are sixteen, four times: the permutation
-/// looks at six bits, so that no half has to be cut out.
+/// The bits in `mask` of each byte of `a`, the others of `b`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn chosen(a: __m512i, b: __m512i, mask: i8) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xD8>(b, a, _mm512_set1_epi8(mask))
+}
+
+/// The levels of codes of `bits` bits. The permutation looks at six bits of each byte, and the table repeats its levels up to 64, so that
+/// what stands above a code need not be cut off.
 ///
 /// # Safety
 /// The processor must have AVX-512 VBMI. Written by hand, as a function for these instructions would not be inlined into those
 /// that do without.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn look_up(levels: __m512i, plane: __m512i, v: usize) -> __m512i {
-    let codes = if v.is_multiple_of(2) { plane } else { _mm512_srli_epi16::<4>(plane) };
+unsafe fn look_up(bits: usize, codes: __m512i) -> __m512i {
+    const fn levels(kind: WeightType) -> [u8; 64] {
+        let mut out = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            out[i] = kind.level(i as u8 & ((1 << kind.packed_bits()) - 1)) as u8 ^ 0x80;
+            i += 1;
+        }
+        out
+    }
+    static LEVELS: [[u8; 64]; 4] =
+        [levels(WeightType::Q3_D), levels(WeightType::Q4_D), levels(WeightType::Q5_D), levels(WeightType::Q6_D)];
     let out;
-    // SAFETY: the caller's promise; registers only.
+    // SAFETY: the caller's promise; a table is 64 bytes, and the rest is registers only.
     unsafe {
+        let levels = _mm512_loadu_si512(LEVELS[bits - 3].as_ptr().cast());
         asm!(
             "vpermb {out}, {codes}, {levels}",
             out = lateout(zmm_reg) out,
@@ -495,11 +501,17 @@ mod tests {
         if !Isa::available().contains(&Isa::Avx512) || !is_x86_feature_detected!("avx512vbmi") {
             return;
         }
-        let codes: [u8; TILE / 2] = std::array::from_fn(|i| i as u8);
-        // SAFETY: the processor has the instructions, and the codes are a whole tile of four bits.
+        let codes: [u8; TILE] = std::array::from_fn(|i| (i * 167 + i / 256 * 31) as u8);
+        // SAFETY: the processor has the instructions, and there are codes for a tile of any bits.
         let bytes = |vectors: [__m512i; 8]| unsafe { std::mem::transmute::<[__m512i; 8], [u8; TILE]>(vectors) };
-        // SAFETY: as above.
-        let (with, without) = unsafe { (vectors::<4, true>(codes.as_ptr()), vectors::<4, false>(codes.as_ptr())) };
-        assert_eq!(bytes(with), bytes(without));
+        macro_rules! check {
+            ($($bits:literal),*) => {$(
+                // SAFETY: as above.
+                let (with, without) =
+                    unsafe { (vectors::<$bits, true>(codes.as_ptr()), vectors::<$bits, false>(codes.as_ptr())) };
+                assert_eq!(bytes(with), bytes(without), "{} bits", $bits);
+            )*};
+        }
+        check!(3, 4, 5, 6, 8);
     }
 }
