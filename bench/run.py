@@ -50,7 +50,7 @@ def build_llama(work):
     """The folder of llama.cpp's programs."""
     programs = work / "llama.cpp-build" / "bin"
     if not all((programs / name).exists() for name in PROGRAMS):
-        run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", work,
+        run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python", "-d", work,
              "llama-cpp-python"])
         package = max(work.glob("llama_cpp_python-*.tar.gz"), key=os.path.getmtime)
         with tarfile.open(package) as archive:

@@ -321,3 +321,59 @@ pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("no `Isa::Avx512` here")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{activations::QuantisedRows, compute::Compute, prefetch::Ask};
+
+    /// A machine chooses one of these ways; all are held to give the same bits on any.
+    #[test]
+    fn panels_give_the_same_bits_alone_and_in_pairs() {
+        let isa = Isa::best();
+        if !has_direct(isa) {
+            return;
+        }
+        let (cols, rows) = (160, 2 * ROWS);
+        let numbers: Vec<f32> = (0..WIDTH * cols).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
+        let mut quantised = QuantisedRows::default();
+        Compute::with_isa(isa, 1, 0).quantise(&numbers, cols, &mut quantised);
+        let x: [_; WIDTH] = std::array::from_fn(|row| quantised.row(row));
+        for kind in WeightType::ALL.into_iter().filter(|kind| kind.is_packed()) {
+            let mut bytes = vec![0; kind.matrix_bytes(rows, cols).expect("a small matrix")];
+            for (panel, out) in bytes.chunks_exact_mut(packed::panel_bytes(kind, cols).expect("a panel")).enumerate() {
+                let codes: Vec<u8> =
+                    (0..ROWS * cols).map(|i| ((i * 31 + panel) % (1 << kind.packed_bits())) as u8).collect();
+                let scales: Vec<i8> = (0..ROWS * cols / packed::GROUP).map(|i| (i * 11 % 200) as i8).collect();
+                packed::write_panel(kind, cols, &codes, &scales, &std::array::from_fn(|row| 0.1 + row as f32), out);
+            }
+            let weights = Weights::new(kind, rows, cols, &bytes, &[]).expect("whole panels");
+            let panels = [weights.panel(0), weights.panel(1)];
+            let ask = Ask::new(bytes.as_ptr(), bytes.len(), cols / packed::GROUP);
+            let alone = panels.map(|panel| x.map(|x| multiply_panels::<1, 1, true>(isa, [panel], [x], ask).0[0][0]));
+            let [first, second] = panels;
+            assert_eq!(multiply_panels::<1, WIDTH, true>(isa, [first], x, ask).0, [alone[0]], "{kind:?}");
+            assert_eq!(multiply_panels::<1, WIDTH, false>(isa, [second], x, ask).0, [alone[1]], "{kind:?}");
+            let both =
+                |sums: [[[f32; ROWS]; WIDTH]; 2], at: usize, count: usize| sums.map(|of| of[at..at + count].to_vec());
+            let four = multiply_panels::<2, 4, false>(isa, panels, [x[0], x[1], x[2], x[3]], ask).0;
+            assert_eq!(four.map(|of| of.to_vec()), both(alone, 0, 4), "{kind:?}");
+            let three = multiply_panels::<2, 3, false>(isa, panels, [x[4], x[5], x[6]], ask).0;
+            assert_eq!(three.map(|of| of.to_vec()), both(alone, 4, 3), "{kind:?}");
+
+            // By way of tiles: up to the panel's own scale, which these leave out, the same again.
+            let mut tiles = [Tile::default(), Tile::default()];
+            for (tile, first) in tiles.iter_mut().zip([0, ROWS]) {
+                tile.fill(isa, weights, first, 0..cols, &mut Unpacked::default());
+            }
+            let zeros = [[0.0; ROWS]; 4];
+            let (mut one, mut other, mut together) = (zeros, zeros, [zeros; 2]);
+            let x = [x[0], x[1], x[2], x[3]];
+            multiply_add(isa, [&tiles[0]], x, [&mut one]);
+            multiply_add(isa, [&tiles[1]], x, [&mut other]);
+            let [a, b] = &mut together;
+            multiply_add(isa, [&tiles[0], &tiles[1]], x, [a, b]);
+            assert_eq!(together, [one, other], "{kind:?}");
+        }
+    }
+}

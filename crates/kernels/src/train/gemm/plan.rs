@@ -14,8 +14,9 @@ const BLOCKS_A_THREAD: usize = 6;
 /// Multiply-adds below which a product is not cut: some ten microseconds.
 const LEAST_WORK: usize = 1 << 20;
 
-/// Rows and columns that a block keeps where there is another for each thread: packing them takes a tenth of its time.
-const LEAST_SIDE: usize = 128;
+/// Rows and columns that a block keeps where there is another for each thread: packing them takes little of its time, even from f32 and
+/// where registers of 512 bits are multiplied whole.
+const LEAST_SIDE: usize = 256;
 
 /// All products of a loop, cut.
 #[derive(Debug)]
