@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Product,
-    kernel::Kernel,
+    Data, Product,
+    kernel::{Kernel, Words},
     pack::{LANES, MAX_ROWS},
 };
 
@@ -14,9 +14,11 @@ const BLOCKS_A_THREAD: usize = 6;
 /// Multiply-adds below which a product is not cut: some ten microseconds.
 const LEAST_WORK: usize = 1 << 20;
 
-/// Rows and columns that a block keeps where there is another for each thread: packing them takes little of its time, even from f32 and
-/// where registers of 512 bits are multiplied whole.
-const LEAST_SIDE: usize = 256;
+/// Rows and columns that a block keeps where there is another for each thread: packing them takes a tenth of its time.
+const LEAST_SIDE: usize = 128;
+
+/// The same where columns of `b` have to be rounded to bf16 as they are packed, which takes longer than to interleave them.
+const LEAST_SIDE_ROUNDED: usize = 256;
 
 /// All products of a loop, cut.
 #[derive(Debug)]
@@ -61,13 +63,15 @@ impl Plan {
                 let (rows, cols) = (job.a.shape().0, job.b.shape().1);
                 let panel = LANES * kernel.units();
                 let (mut row_blocks, mut col_blocks) = (rows.div_ceil(MAX_ROWS), usize::from(cols > 0));
+                let rounded = kernel.words() == Words::Pairs && matches!(job.b.data, Data::F32(_));
+                let least_side = if rounded { LEAST_SIDE_ROUNDED } else { LEAST_SIDE };
                 let wanted = work(job).div_ceil(least);
                 // What every thread needs to have a share at all.
                 let needed = wanted.min(work(job).saturating_mul(threads).div_ceil(total.max(1)));
                 while threads > 1 && row_blocks * col_blocks < wanted {
                     // The longer side is halved: what of the other is packed twice is then the least.
                     let (height, width) = (rows / row_blocks, cols / col_blocks);
-                    let side = if row_blocks * col_blocks < needed { LANES } else { LEAST_SIDE };
+                    let side = if row_blocks * col_blocks < needed { LANES } else { least_side };
                     if height >= width && height >= 2 * side {
                         row_blocks *= 2;
                     } else if width >= 2 * side.max(panel) {
