@@ -283,6 +283,9 @@ def main():
             contestants.append(dots(a.dots, pack, "dots, packed", f"{pack.name}, {kind} cache", a.threads,
                                     ["--kv-cache-type", kind]))
     contestants = [c for c in contestants if re.search(a.only, f"{c.column}, {c.variant}")]
+    programs = {pathlib.Path(command[0]) for c in contestants for command, _ in c.commands}
+    if missing := sorted(str(program) for program in programs if not program.exists()):
+        sys.exit(f"not there: {', '.join(missing)}. Build them, or leave out what runs them by --only.")
     for number in range(a.rounds):
         print(f"round {number + 1} of {a.rounds}", file=sys.stderr, flush=True)
         for contestant in contestants:
