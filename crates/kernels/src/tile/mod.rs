@@ -191,6 +191,7 @@ impl Tile {
 
 /// Adds the products of the tiles' rows with `M` (at most [`WIDTH`]) rows of activations to `sums: (P, M, ROWS)`. `x` begin at the
 /// tiles' first column; the tiles are of one matrix and of the same columns.
+#[inline(always)]
 pub fn multiply_add<const P: usize, const M: usize>(
     isa: Isa,
     tiles: [&Tile; P],
