@@ -5,7 +5,7 @@ use crate::{
     float::{bf16_to_f32, e4m3_to_f32, f16_to_f32},
     isa::{Isa, for_each_isa},
     packed,
-    prefetch::prefetch_ahead,
+    prefetch::{Again, Ahead},
     unpack::unpack_row,
 };
 
@@ -90,7 +90,7 @@ for_each_isa! {
 fn convert_body(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     const STRETCH: usize = 512;
     for (bytes, out) in bytes.chunks(STRETCH).zip(out.chunks_mut(STRETCH / kind.block_bytes())) {
-        prefetch_ahead(bytes.as_ptr(), STRETCH);
+        Again.step(bytes.as_ptr(), STRETCH);
         convert_stretch(kind, bytes, out);
     }
 }

@@ -101,7 +101,7 @@ pub struct Panel<'a> {
     /// `(cols / 32, ROWS)`, then padding.
     scales: &'a [u8],
     /// `(ROWS)` of f32.
-    row_scales: &'a [u8],
+    row_scales: &'a [u8; 4 * ROWS],
 }
 
 impl<'a> Panel<'a> {
@@ -110,7 +110,7 @@ impl<'a> Panel<'a> {
         let tiles = cols / GROUP;
         let (codes, rest) = bytes.split_at(tiles * TILE / 8 * kind.packed_bits());
         let (scales, row_scales) = rest.split_at(scale_bytes(tiles));
-        assert_eq!(row_scales.len(), 4 * ROWS);
+        let row_scales = row_scales.as_array().expect("a panel ends with its row scales");
         Self { kind, cols, codes, scales, row_scales }
     }
 
@@ -132,6 +132,12 @@ impl<'a> Panel<'a> {
     /// `(cols / 32, ROWS)`, each an i8, then padding.
     pub fn scales(&self) -> &'a [u8] {
         self.scales
+    }
+
+    /// One factor a row, as [`Panel::row_scales`] reads them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn row_scale_bytes(&self) -> &'a [u8; 4 * ROWS] {
+        self.row_scales
     }
 
     /// One factor a row.

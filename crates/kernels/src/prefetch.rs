@@ -25,7 +25,7 @@ impl Ask {
 
     /// The next step.
     #[inline(always)]
-    pub fn step(&mut self) {
+    pub fn ask(&mut self) {
         for _ in 0..self.lines {
             prefetch(self.next, 1);
             self.next = self.next.wrapping_add(64);
@@ -33,17 +33,40 @@ impl Ask {
     }
 }
 
-/// Asks once for `bytes` bytes somewhat ahead of `start`, which is walked in steps of as many.
-#[inline(always)]
-pub fn prefetch_once_ahead(start: *const u8, bytes: usize) {
-    prefetch(start.wrapping_add(ONCE_AHEAD_BYTES), bytes);
+/// What is asked of memory while a product walks its weights.
+pub trait Ahead {
+    /// The next step of the walk: `bytes` bytes at `at`.
+    fn step(&mut self, at: *const u8, bytes: usize);
 }
 
-/// Asks for `bytes` bytes somewhat ahead of `start`, which is walked in steps of as many. They need not belong to anyone.
-#[inline(always)]
-pub fn prefetch_ahead(start: *const u8, bytes: usize) {
-    for ahead in AHEAD_BYTES {
-        prefetch(start.wrapping_add(ahead), bytes);
+/// What lies somewhat ahead, again and again: for products that wait for memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Again;
+
+impl Ahead for Again {
+    #[inline(always)]
+    fn step(&mut self, at: *const u8, bytes: usize) {
+        for ahead in AHEAD_BYTES {
+            prefetch(at.wrapping_add(ahead), bytes);
+        }
+    }
+}
+
+/// What lies somewhat ahead, once: for products that seldom wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Once;
+
+impl Ahead for Once {
+    #[inline(always)]
+    fn step(&mut self, at: *const u8, bytes: usize) {
+        prefetch(at.wrapping_add(ONCE_AHEAD_BYTES), bytes);
+    }
+}
+
+impl Ahead for Ask {
+    #[inline(always)]
+    fn step(&mut self, _: *const u8, _: usize) {
+        self.ask();
     }
 }
 
@@ -71,4 +94,17 @@ pub fn prefetch_first(start: *const u8, bytes: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (start, bytes);
+}
+
+/// Asks for the line of `place`, to be written to. It need not belong to anyone.
+#[inline(always)]
+pub fn prefetch_to_write(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program sees, and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }

@@ -15,7 +15,7 @@ use crate::{
     float::{f32_to_bf16, silu},
     isa::{Isa, for_each_isa},
     packed,
-    prefetch::{Ask, prefetch_first},
+    prefetch::{Again, Ask, Once, prefetch_first, prefetch_to_write},
     tile::{self, Tile, Unpacked},
 };
 
@@ -114,7 +114,7 @@ struct Out {
     cols: usize,
 }
 
-// SAFETY: threads write through it to columns that no other thread writes (see `run_items`).
+// SAFETY: threads write through it to columns that no other thread writes (see `Target::new`).
 unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
@@ -124,16 +124,55 @@ impl Out {
         assert_eq!(Some(out.len()), rows.checked_mul(cols), "a job's output holds its rows");
         Self { start: out.as_mut_ptr(), rows, cols }
     }
+}
 
-    /// `len` numbers of row `row` from column `col` on.
-    ///
+/// What becomes of a product.
+#[derive(Clone, Copy)]
+enum Store {
+    /// It is the output.
+    Set,
+    /// The output, a gate until then, becomes `silu(output) · product`.
+    Gate,
+}
+
+/// Some columns of a job's output, and what is done with the products for them.
+struct Target {
+    out: Out,
+    cols: Range<usize>,
+    store: Store,
+    isa: Isa,
+}
+
+impl Target {
     /// # Safety
-    /// No other thread may hold or touch them.
-    #[allow(clippy::mut_from_ref, reason = "the exclusive access is the caller's promise")]
-    unsafe fn part(&self, row: usize, col: usize, len: usize) -> &mut [f32] {
-        assert!(row < self.rows && len <= self.cols && col <= self.cols - len);
-        // SAFETY: inside the slice that `new` took, whose borrow outlives the loop.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.cols + col), len) }
+    /// While this lives, the memory that `out` was made of must live, and nobody else may touch these columns of it.
+    unsafe fn new(out: Out, cols: Range<usize>, store: Store, isa: Isa) -> Self {
+        assert!(cols.start <= cols.end && cols.end <= out.cols);
+        Self { out, cols, store, isa }
+    }
+
+    /// Where column `col` of row `row` lies.
+    fn at(&self, row: usize, col: usize) -> *mut f32 {
+        self.out.start.wrapping_add(row * self.out.cols + col)
+    }
+
+    /// Asks for the line that [`Target::emit`] will write to soon.
+    fn soon(&self, row: usize, col: usize) {
+        prefetch_to_write(self.at(row, col).cast());
+    }
+
+    /// Takes products of row `row` of the activations with rows `col..` of the weights.
+    fn emit(&mut self, row: usize, col: usize, values: &[f32]) {
+        let Range { start, end } = self.cols;
+        assert!(row < self.out.rows && start <= col && col <= end && values.len() <= end - col);
+        // SAFETY: inside the output, in columns that are nobody else's, as the caller of `new` promised.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.at(row, col), values.len()) };
+        match (self.store, out.as_mut_array::<{ tile::ROWS }>(), values.as_array()) {
+            // Nearly always as many as a panel has rows, which need no call.
+            (Store::Set, Some(out), Some(values)) => *out = *values,
+            (Store::Set, ..) => out.copy_from_slice(values),
+            (Store::Gate, ..) => gate_values(self.isa, out, values),
+        }
     }
 }
 
@@ -141,12 +180,11 @@ impl Compute {
     /// Runs every job.
     pub fn products(&self, jobs: &mut [Job<'_>]) {
         let outs: Vec<Out> = jobs.iter_mut().map(|job| Out::new(job.out, job.rows.len(), job.weights.rows())).collect();
-        self.run_items(jobs.iter().map(|job| job.weights.rows()), |index, rows, scratch| {
-            let (job, out) = (&jobs[index], &outs[index]);
-            multiply(self.isa(), scratch, job.weights, rows, job.x, job.rows, |row, col, values| {
-                // SAFETY: only this item has these columns of this job.
-                copy(unsafe { out.part(row, col, values.len()) }, values);
-            });
+        self.run_items(jobs.iter().map(|job| job.weights.rows()), |index, cols, scratch| {
+            let job = &jobs[index];
+            // SAFETY: the jobs, and with them their outputs, are borrowed meanwhile; each column goes to one item.
+            let mut target = unsafe { Target::new(outs[index], cols, Store::Set, self.isa()) };
+            multiply(scratch, job.weights, job.x, job.rows, &mut target);
         });
     }
 
@@ -154,16 +192,13 @@ impl Compute {
     pub fn swiglu_products(&self, jobs: &mut [SwigluJob<'_>]) {
         let outs: Vec<Out> = jobs.iter_mut().map(|job| Out::new(job.out, job.rows.len(), job.gate.rows())).collect();
         assert!(jobs.iter().all(|job| job.gate.rows() == job.up.rows()));
-        self.run_items(jobs.iter().map(|job| job.gate.rows()), |index, rows, scratch| {
-            let (job, out) = (&jobs[index], &outs[index]);
-            multiply(self.isa(), scratch, job.gate, rows.clone(), job.x, job.rows, |row, col, values| {
-                // SAFETY: only this item has these columns of this job.
-                copy(unsafe { out.part(row, col, values.len()) }, values);
-            });
-            multiply(self.isa(), scratch, job.up, rows, job.x, job.rows, |row, col, values| {
-                // SAFETY: as above.
-                gate_values(self.isa(), unsafe { out.part(row, col, values.len()) }, values);
-            });
+        self.run_items(jobs.iter().map(|job| job.gate.rows()), |index, cols, scratch| {
+            let job = &jobs[index];
+            // SAFETY: as above.
+            let mut target = unsafe { Target::new(outs[index], cols, Store::Set, self.isa()) };
+            multiply(scratch, job.gate, job.x, job.rows, &mut target);
+            target.store = Store::Gate;
+            multiply(scratch, job.up, job.x, job.rows, &mut target);
         });
     }
 
@@ -200,14 +235,6 @@ impl Compute {
     }
 }
 
-/// `out = values`. Nearly always as many as a panel has rows, which need no call.
-fn copy(out: &mut [f32], values: &[f32]) {
-    match (out.as_mut_array::<{ tile::ROWS }>(), values.as_array()) {
-        (Some(out), Some(values)) => *out = *values,
-        _ => out.copy_from_slice(values),
-    }
-}
-
 for_each_isa! {
     /// `gate = silu(gate) · up`.
     fn gate_values(gate: &mut [f32], up: &[f32]) = gate_values_body
@@ -220,24 +247,17 @@ fn gate_values_body(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// Products of `weights`' rows `range` with the listed rows of `x`: `emit(index in rows, first row of weights, values)`.
-fn multiply(
-    isa: Isa,
-    scratch: &mut Scratch,
-    weights: Weights<'_>,
-    range: Range<usize>,
-    x: Activations<'_>,
-    rows: Rows<'_>,
-    mut emit: impl FnMut(usize, usize, &[f32]),
-) {
+/// Products of those rows of `weights` that are columns of `target` with the listed rows of `x`.
+fn multiply(scratch: &mut Scratch, weights: Weights<'_>, x: Activations<'_>, rows: Rows<'_>, target: &mut Target) {
+    let range = target.cols.clone();
     assert_eq!(weights.cols(), x.cols, "weights and activations share k");
     if let Some(x) = x.quantised.filter(|_| weights.kind().is_quantised()) {
-        if weights.kind().is_packed() && tile::has_direct(isa) {
-            return multiply_packed(isa, weights, range, x, rows, &mut emit);
+        if weights.kind().is_packed() && tile::has_direct(target.isa) {
+            return multiply_packed(weights, x, rows, target);
         }
         let done = match rows.len() {
-            1 => multiply_few::<1>(isa, weights, range.clone(), x, rows, &mut emit),
-            2 => multiply_few::<2>(isa, weights, range.clone(), x, rows, &mut emit),
+            1 => multiply_few::<1>(weights, range.clone(), x, rows, target),
+            2 => multiply_few::<2>(weights, range.clone(), x, rows, target),
             _ => 0,
         };
         let range = range.start + done..range.end;
@@ -248,7 +268,7 @@ fn multiply(
             let part = first..(first + step).min(range.end);
             for chunk in (0..rows.len()).step_by(CHUNK) {
                 let chunk = chunk..(chunk + CHUNK).min(rows.len());
-                multiply_tiles(isa, &mut scratch.panels, weights, part.clone(), x, rows, chunk, &mut emit);
+                multiply_tiles(&mut scratch.panels, weights, part.clone(), x, rows, chunk, target);
             }
         }
         return;
@@ -260,73 +280,74 @@ fn multiply(
         let step = if weights.kind() == WeightType::BF16 { ITEM_ROWS } else { tile::ROWS };
         for first in range.clone().step_by(step) {
             let part = first..(first + step).min(range.end);
-            multiply_bf16(isa, scratch, weights, part, x, rows, &mut emit);
+            multiply_bf16(scratch, weights, part, x, rows, target);
         }
         return;
     }
     // A few rows of activations in f32: decoded weights stay in the first cache.
     let step = if rows.len() <= 4 { 4 } else { tile::ROWS };
     for first in range.clone().step_by(step) {
-        multiply_f32(isa, scratch, weights, first, step.min(range.end - first), x, rows, &mut emit);
+        multiply_f32(scratch, weights, first, step.min(range.end - first), x, rows, target);
     }
 }
 
 /// Products of packed weights where they lie.
-fn multiply_packed(
-    isa: Isa,
-    weights: Weights<'_>,
-    range: Range<usize>,
-    x: &QuantisedRows,
-    rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, &[f32]),
-) {
+fn multiply_packed(weights: Weights<'_>, x: &QuantisedRows, rows: Rows<'_>, target: &mut Target) {
+    let (isa, range) = (target.isa, target.cols.clone());
+    // Looked up once: what is written piece by piece and at once copied in larger ones has to wait for the writing.
+    let count = range.len().div_ceil(tile::ROWS);
+    let panels: [_; PANELS] = array(|p| weights.panel(range.start / tile::ROWS + p.min(count - 1)));
+    let panels = &panels[..count];
+    // The products of panels from `panel` on with rows of activations from `at` on. Lines that nobody has written for long are asked for
+    // before the multiplication, or storing would wait for memory.
+    fn emit<const P: usize, const M: usize>(
+        target: &mut Target,
+        at: usize,
+        panel: usize,
+        products: impl FnOnce() -> [[[f32; tile::ROWS]; M]; P],
+    ) {
+        let first = |p: usize| target.cols.start + (panel + p) * tile::ROWS;
+        (0..P).for_each(|p| (0..M).for_each(|m| target.soon(at + m, first(p))));
+        for (p, sums) in products().iter().enumerate() {
+            let first = target.cols.start + (panel + p) * tile::ROWS;
+            let count = tile::ROWS.min(target.cols.end - first);
+            for (i, sums) in sums.iter().enumerate() {
+                target.emit(at + i, first, &sums[..count]);
+            }
+        }
+    }
     // Eight rows or fewer wait for memory, which is read faster in one stream.
     let pairs = tile::prefers_pairs(isa) && rows.len() > tile::WIDTH;
     // While pairs of panels meet the first rows of activations, the pair that comes next is asked for. From then on all of these lie
     // in the second cache, and the panels of the next item are asked for, a part in each pass.
-    let tiles = weights.cols() / packed::GROUP;
+    let tiles = (weights.cols() / packed::GROUP).div_ceil(2);
     let later_passes = rows.len().saturating_sub(1) / PAIR_WIDTH;
     let ahead = weights.ahead(range.clone());
-    let steps = later_passes * range.len().div_ceil(2 * tile::ROWS) * tiles;
-    let mut later = Ask::new(ahead.as_ptr(), ahead.len(), steps);
+    let mut later = Ask::new(ahead.as_ptr(), ahead.len(), later_passes * count.div_ceil(2) * tiles);
     let mut at = 0;
     while at < rows.len() {
         macro_rules! width {
-            ($m:expr) => {{
-                let x = array(|i| x.row(rows.get(at + i)));
-                for first in range.clone().step_by(tile::ROWS) {
-                    let panel = [weights.panel(first / tile::ROWS)];
-                    // Many rows seldom wait.
-                    let ([sums], _) = match $m == tile::WIDTH && rows.len() > tile::WIDTH {
-                        true => tile::multiply_panels::<1, { $m }, false>(isa, panel, x, later),
-                        false => tile::multiply_panels::<1, { $m }, true>(isa, panel, x, later),
-                    };
-                    emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
+            ($m:expr, $ahead:expr) => {{
+                let x: [_; $m] = array(|i| x.row(rows.get(at + i)));
+                for (p, panel) in panels.as_chunks::<1>().0.iter().enumerate() {
+                    emit(target, at, p, || tile::multiply_panels(isa, panel, &x, &mut $ahead));
                 }
                 at += $m;
             }};
         }
         macro_rules! width_in_pairs {
             ($m:expr) => {{
-                let x = array(|i| x.row(rows.get(at + i)));
-                for first in range.clone().step_by(2 * tile::ROWS) {
-                    if first + tile::ROWS >= range.end {
-                        let panel = [weights.panel(first / tile::ROWS)];
-                        let ([sums], _) = tile::multiply_panels::<1, { $m }, true>(isa, panel, x, later);
-                        emit_sums(at, first, tile::ROWS.min(range.end - first), &sums, emit);
-                        continue;
-                    }
-                    let panels = array(|p| weights.panel(first / tile::ROWS + p));
+                let x: [_; $m] = array(|i| x.row(rows.get(at + i)));
+                let (pairs, rest) = panels.as_chunks::<2>();
+                for (pair, panels) in pairs.iter().enumerate() {
                     let codes = panels[0].codes();
                     let next = codes.as_ptr().wrapping_add(2 * weights.panel_bytes());
-                    let ask = if at == 0 { Ask::new(next, 2 * codes.len(), tiles) } else { later };
-                    let (sums, left) = tile::multiply_panels::<2, { $m }, false>(isa, panels, x, ask);
-                    if at > 0 {
-                        later = left;
-                    }
-                    for (sums, first) in sums.iter().zip([first, first + tile::ROWS]) {
-                        emit_sums(at, first, tile::ROWS.min(range.end - first), sums, emit);
-                    }
+                    let mut first = Ask::new(next, 2 * codes.len(), tiles);
+                    let ahead = if at == 0 { &mut first } else { &mut later };
+                    emit(target, at, 2 * pair, || tile::multiply_panels(isa, panels, &x, ahead));
+                }
+                for panel in rest.as_chunks::<1>().0 {
+                    emit(target, at, 2 * pairs.len(), || tile::multiply_panels(isa, panel, &x, &mut Again));
                 }
                 at += $m;
             }};
@@ -336,20 +357,22 @@ fn multiply_packed(
             match pair_width(left) {
                 4 => width_in_pairs!(4),
                 3 => width_in_pairs!(3),
-                2 => width!(2),
-                _ => width!(1),
+                2 => width!(2, Again),
+                _ => width!(1, Again),
             }
             continue;
         }
         match left {
-            tile::WIDTH.. => width!(tile::WIDTH),
-            7 => width!(7),
-            6 => width!(6),
-            5 => width!(5),
-            4 => width!(4),
-            3 => width!(3),
-            2 => width!(2),
-            _ => width!(1),
+            // Many rows seldom wait.
+            tile::WIDTH.. if rows.len() > tile::WIDTH => width!(tile::WIDTH, Once),
+            tile::WIDTH.. => width!(tile::WIDTH, Again),
+            7 => width!(7, Again),
+            6 => width!(6, Again),
+            5 => width!(5, Again),
+            4 => width!(4, Again),
+            3 => width!(3, Again),
+            2 => width!(2, Again),
+            _ => width!(1, Again),
         }
     }
 }
@@ -374,33 +397,19 @@ fn array<T: Copy, const N: usize>(of: impl Fn(usize) -> T) -> [T; N] {
     out
 }
 
-/// The first `count` sums of each row of activations from `at` on.
-fn emit_sums(
-    at: usize,
-    first: usize,
-    count: usize,
-    sums: &[[f32; tile::ROWS]],
-    emit: &mut impl FnMut(usize, usize, &[f32]),
-) {
-    for (i, sums) in sums.iter().enumerate() {
-        emit(at + i, first, &sums[..count]);
-    }
-}
-
 /// Products of whole panels of weights where they lie with `M` rows of activations. The rows of weights that are done.
 fn multiply_few<const M: usize>(
-    isa: Isa,
     weights: Weights<'_>,
     range: Range<usize>,
     x: &QuantisedRows,
     rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, &[f32]),
+    target: &mut Target,
 ) -> usize {
     let x: [_; M] = std::array::from_fn(|i| x.row(rows.get(i)));
     for first in range.clone().step_by(tile::ROWS) {
-        let Some(sums) = tile::multiply_rows(isa, weights, first, x) else { return first - range.start };
+        let Some(sums) = tile::multiply_rows(target.isa, weights, first, x) else { return first - range.start };
         for (i, sums) in sums.iter().enumerate() {
-            emit(i, first, sums);
+            target.emit(i, first, sums);
         }
     }
     range.len()
@@ -409,17 +418,17 @@ fn multiply_few<const M: usize>(
 /// Products of up to [`ITEM_ROWS`] rows of weights with rows `chunk` (at most [`CHUNK`]) of `rows`, by way of tiles.
 #[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
 fn multiply_tiles(
-    isa: Isa,
     scratch: &mut Panels,
     weights: Weights<'_>,
     range: Range<usize>,
     x: &QuantisedRows,
     rows: Rows<'_>,
     chunk: Range<usize>,
-    emit: &mut impl FnMut(usize, usize, &[f32]),
+    target: &mut Target,
 ) {
     let Panels { tiles, unpacked, sums } = scratch;
     let panels = range.len().div_ceil(tile::ROWS);
+    let isa = target.isa;
     let pairs = tile::prefers_pairs(isa);
     for sums in sums.chunks_mut(CHUNK).take(panels) {
         sums[..chunk.len()].fill([0.0; tile::ROWS]);
@@ -432,7 +441,7 @@ fn multiply_tiles(
         let cols = start..(start + tile::COLS).min(weights.cols());
         let row = |index: usize| &x.row(rows.get(chunk.start + index))[start / 32..];
         for (tile, first) in tiles.iter_mut().zip(range.clone().step_by(tile::ROWS)) {
-            ask.step();
+            ask.ask();
             tile.fill(isa, weights, first, cols.clone(), unpacked);
         }
         let mut at = 0;
@@ -444,7 +453,7 @@ fn multiply_tiles(
                     for next in at + $m..(at + 2 * $m).min(chunk.len()) {
                         prefetch_first(row(next).as_ptr().cast(), 2 * cols.len());
                     }
-                    ask.step();
+                    ask.ask();
                     add_tiles::<{ $m }, $pairs>(isa, &tiles[..panels], x, at, sums);
                     at += $m;
                 }};
@@ -471,7 +480,7 @@ fn multiply_tiles(
             if let Some(row_scales) = row_scales {
                 sums.iter_mut().zip(row_scales).for_each(|(sum, scale)| *sum *= scale);
             }
-            emit(index, first, &sums[..count]);
+            target.emit(index, first, &sums[..count]);
         }
     }
 }
@@ -497,15 +506,14 @@ fn add_tiles<const M: usize, const PAIRS: bool>(
 
 /// Products of up to [`ITEM_ROWS`] rows of weights in bf16, or in what bf16 holds without loss.
 fn multiply_bf16(
-    isa: Isa,
     scratch: &mut Scratch,
     weights: Weights<'_>,
     range: Range<usize>,
     x: &QuantisedRows,
     rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, &[f32]),
+    target: &mut Target,
 ) {
-    let cols = weights.cols();
+    let (isa, cols) = (target.isa, weights.cols());
     let Scratch { f32, bf16, unpacked, .. } = scratch;
     let mut lines: [&[u8]; ITEM_ROWS] = [&[]; ITEM_ROWS];
     let lines = &mut lines[..range.len()];
@@ -538,7 +546,7 @@ fn multiply_bf16(
                     values.iter_mut().zip(sums).for_each(|(values, sum)| values[r] = sum * scale);
                 }
                 for (i, values) in values.iter().enumerate() {
-                    emit(at + i, range.start, &values[..range.len()]);
+                    target.emit(at + i, range.start, &values[..range.len()]);
                 }
                 at += $m;
             }};
@@ -554,16 +562,15 @@ fn multiply_bf16(
 
 #[allow(clippy::too_many_arguments, reason = "the inner half of `multiply`")]
 fn multiply_f32(
-    isa: Isa,
     scratch: &mut Scratch,
     weights: Weights<'_>,
     first: usize,
     count: usize,
     x: Activations<'_>,
     rows: Rows<'_>,
-    emit: &mut impl FnMut(usize, usize, &[f32]),
+    target: &mut Target,
 ) {
-    let cols = weights.cols();
+    let (isa, cols) = (target.isa, weights.cols());
     scratch.f32.resize(count * cols, 0.0);
     for (row, out) in scratch.f32.chunks_mut(cols).enumerate() {
         decode_row_unscaled(isa, weights, first + row, &mut scratch.unpacked, out);
@@ -576,7 +583,7 @@ fn multiply_f32(
         |r, x| dot_f32::<4, 3>(isa, decoded, r, cols, x),
         |r, x| dot_f32::<4, 1>(isa, decoded, r, cols, [x]).map(|[v]| v),
         |r, x| dot_f32::<1, 1>(isa, decoded, r, cols, [x])[0][0],
-        |index, r, value| emit(index, first + r, &[value * weights.row_scale(first + r)]),
+        |index, r, value| target.emit(index, first + r, &[value * weights.row_scale(first + r)]),
     );
 }
 

@@ -25,7 +25,7 @@ use crate::{
     activations::QuantisedGroup,
     isa::Isa,
     packed::{self, Panel},
-    prefetch::Ask,
+    prefetch::Ahead,
     unpack::unpack_row,
 };
 
@@ -285,15 +285,15 @@ pub fn prefers_pairs(isa: Isa) -> bool {
     }
 }
 
-/// `(P, M, ROWS)` products of panels of one matrix with rows of activations, weights read where they lie; row scales included. One panel's
-/// own weights are asked of memory, again and again where `AGAIN` says that the product waits for them; several panels take a step of `ask`
-/// for each tile along `k` instead, and what is left of it comes back. Panics on an instruction set that [`has_direct`] does not name.
-pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
+/// `(P, M, ROWS)` products of panels of one matrix with rows of activations, weights read where they lie; row scales included. `ahead`
+/// takes a step for each tile along `k` of the first panel. Panics on an instruction set that [`has_direct`] does not name.
+#[inline(always)]
+pub fn multiply_panels<const P: usize, const M: usize>(
     isa: Isa,
-    panels: [Panel<'_>; P],
-    x: [&[QuantisedGroup]; M],
-    ask: Ask,
-) -> ([[[f32; ROWS]; M]; P], Ask) {
+    panels: &[Panel<'_>; P],
+    x: &[&[QuantisedGroup]; M],
+    ahead: &mut impl Ahead,
+) -> [[[f32; ROWS]; M]; P] {
     let (kind, tiles) = (panels[0].kind(), panels[0].cols() / packed::GROUP);
     assert!(has_direct(isa) && x.iter().all(|x| x.len() >= tiles));
     assert!(panels.iter().all(|panel| (panel.kind(), panel.cols() / packed::GROUP) == (kind, tiles)));
@@ -302,20 +302,16 @@ pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
         let vbmi = is_x86_feature_detected!("avx512vbmi");
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
         unsafe {
-            macro_rules! of {
-                ($bits:literal) => {
-                    match vbmi {
-                        true => avx512::multiply_panels::<P, M, $bits, true, AGAIN>(panels, tiles, x, ask),
-                        false => avx512::multiply_panels::<P, M, $bits, false, AGAIN>(panels, tiles, x, ask),
-                    }
-                };
-            }
-            match kind {
-                WeightType::Q3_D => of!(3),
-                WeightType::Q4_D => of!(4),
-                WeightType::Q5_D => of!(5),
-                WeightType::Q6_D => of!(6),
-                _ => avx512::multiply_panels::<P, M, 8, false, AGAIN>(panels, tiles, x, ask),
+            match (kind, vbmi) {
+                (WeightType::Q3_D, true) => avx512::multiply_panels::<P, M, 3, true>(panels, tiles, x, ahead),
+                (WeightType::Q3_D, false) => avx512::multiply_panels::<P, M, 3, false>(panels, tiles, x, ahead),
+                (WeightType::Q4_D, true) => avx512::multiply_panels::<P, M, 4, true>(panels, tiles, x, ahead),
+                (WeightType::Q4_D, false) => avx512::multiply_panels::<P, M, 4, false>(panels, tiles, x, ahead),
+                (WeightType::Q5_D, true) => avx512::multiply_panels::<P, M, 5, true>(panels, tiles, x, ahead),
+                (WeightType::Q5_D, false) => avx512::multiply_panels::<P, M, 5, false>(panels, tiles, x, ahead),
+                (WeightType::Q6_D, true) => avx512::multiply_panels::<P, M, 6, true>(panels, tiles, x, ahead),
+                (WeightType::Q6_D, false) => avx512::multiply_panels::<P, M, 6, false>(panels, tiles, x, ahead),
+                _ => avx512::multiply_panels::<P, M, 8, false>(panels, tiles, x, ahead),
             }
         }
     }
@@ -326,7 +322,11 @@ pub fn multiply_panels<const P: usize, const M: usize, const AGAIN: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{activations::QuantisedRows, compute::Compute, prefetch::Ask};
+    use crate::{
+        activations::QuantisedRows,
+        compute::Compute,
+        prefetch::{Again, Ask, Once},
+    };
 
     /// A machine chooses one of these ways; all are held to give the same bits on any.
     #[test]
@@ -350,16 +350,16 @@ mod tests {
             }
             let weights = Weights::new(kind, rows, cols, &bytes, &[]).expect("whole panels");
             let panels = [weights.panel(0), weights.panel(1)];
-            let ask = Ask::new(bytes.as_ptr(), bytes.len(), cols / packed::GROUP);
-            let alone = panels.map(|panel| x.map(|x| multiply_panels::<1, 1, true>(isa, [panel], [x], ask).0[0][0]));
+            let mut ask = Ask::new(bytes.as_ptr(), bytes.len(), cols / packed::GROUP);
+            let alone = panels.map(|panel| x.map(|x| multiply_panels(isa, &[panel], &[x], &mut Again)[0][0]));
             let [first, second] = panels;
-            assert_eq!(multiply_panels::<1, WIDTH, true>(isa, [first], x, ask).0, [alone[0]], "{kind:?}");
-            assert_eq!(multiply_panels::<1, WIDTH, false>(isa, [second], x, ask).0, [alone[1]], "{kind:?}");
+            assert_eq!(multiply_panels(isa, &[first], &x, &mut Again), [alone[0]], "{kind:?}");
+            assert_eq!(multiply_panels(isa, &[second], &x, &mut Once), [alone[1]], "{kind:?}");
             let both =
                 |sums: [[[f32; ROWS]; WIDTH]; 2], at: usize, count: usize| sums.map(|of| of[at..at + count].to_vec());
-            let four = multiply_panels::<2, 4, false>(isa, panels, [x[0], x[1], x[2], x[3]], ask).0;
+            let four = multiply_panels(isa, &panels, &[x[0], x[1], x[2], x[3]], &mut ask);
             assert_eq!(four.map(|of| of.to_vec()), both(alone, 0, 4), "{kind:?}");
-            let three = multiply_panels::<2, 3, false>(isa, panels, [x[4], x[5], x[6]], ask).0;
+            let three = multiply_panels(isa, &panels, &[x[4], x[5], x[6]], &mut ask);
             assert_eq!(three.map(|of| of.to_vec()), both(alone, 4, 3), "{kind:?}");
 
             // By way of tiles: up to the panel's own scale, which these leave out, the same again.

@@ -14,13 +14,13 @@ use crate::{
     WeightType,
     activations::{BLOCK_GROUPS, QuantisedGroup},
     packed::{Panel, Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
-    prefetch::{Ask, prefetch, prefetch_ahead, prefetch_once_ahead},
+    prefetch::{Ahead, prefetch},
 };
 
 /// Where each begins. By hand: the standard library's ways to make an array know nothing of the instruction set, and what they call is not
 /// inlined.
 #[inline(always)]
-fn starts<T, const N: usize>(slices: [&[T]; N]) -> [*const T; N] {
+fn starts<T, const N: usize>(slices: &[&[T]; N]) -> [*const T; N] {
     let mut out = [std::ptr::null(); N];
     for (out, slice) in out.iter_mut().zip(slices) {
         *out = slice.as_ptr();
@@ -169,7 +169,7 @@ pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool,
     x: [&[QuantisedGroup]; M],
     sums: [&mut [[f32; ROWS]; M]; P],
 ) {
-    let x = starts(x);
+    let x = starts(&x);
     let per_group = if SIXTEENS { 2 } else { 1 };
     let groups = tiles[0].cols / 32;
     for first in (0..groups).step_by(BLOCK_GROUPS) {
@@ -202,24 +202,17 @@ pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool,
     }
 }
 
-/// `(P, M, ROWS)` products of panels of `BITS` bits and `tiles` tiles, and what is left to `ask` for. `VBMI`: the
-/// processor has these instructions too. `AGAIN`: one panel's weights are asked for again and again.
+/// `(P, M, ROWS)` products of panels of `BITS` bits and `tiles` tiles. `VBMI`: the processor has these instructions too.
 ///
 /// # Safety
 /// The processor must have these instructions; each of `panels` and of `x` must hold `tiles` groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub unsafe fn multiply_panels<
-    const P: usize,
-    const M: usize,
-    const BITS: usize,
-    const VBMI: bool,
-    const AGAIN: bool,
->(
-    panels: [Panel<'_>; P],
+pub unsafe fn multiply_panels<const P: usize, const M: usize, const BITS: usize, const VBMI: bool>(
+    panels: &[Panel<'_>; P],
     tiles: usize,
-    x: [&[QuantisedGroup]; M],
-    mut ask: Ask,
-) -> ([[[f32; ROWS]; M]; P], Ask) {
+    x: &[&[QuantisedGroup]; M],
+    ahead: &mut impl Ahead,
+) -> [[[f32; ROWS]; M]; P] {
     const SIXTEENS: bool = false;
     const MINS: bool = false;
     let x = starts(x);
@@ -234,24 +227,16 @@ pub unsafe fn multiply_panels<
     for scales in scales {
         prefetch(scales.wrapping_add(panels[0].scales().len() + P * panel_bytes), 1);
     }
-    for first in (0..tiles).step_by(BLOCK_GROUPS) {
-        let mut block = [[_mm512_setzero_ps(); M]; P];
-        for group in first..(first + BLOCK_GROUPS).min(tiles) {
-            // SAFETY: each panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups. What is asked of memory
-            // ahead need not exist.
+    // Adds the products of a group to `block`.
+    macro_rules! add_group {
+        ($block:ident, $group:expr) => {
+            let group = $group;
+            // SAFETY: each panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups.
             unsafe {
                 let (mut codes, mut scales) = (codes, scales);
                 for p in 0..P {
                     codes[p] = codes[p].add(group * TILE / 8 * BITS);
                     scales[p] = scales[p].add(group * ROWS);
-                }
-                match P {
-                    1 if AGAIN => prefetch_ahead(codes[0], 64 * BITS),
-                    1 => prefetch_once_ahead(codes[0], 64 * BITS),
-                    _ => ask.step(),
-                }
-                for scales in scales {
-                    prefetch(scales.wrapping_add(P * panel_bytes), 1);
                 }
                 let mut scale = [_mm512_setzero_ps(); P];
                 for p in 0..P {
@@ -261,8 +246,19 @@ pub unsafe fn multiply_panels<
                 // Those of one panel fit in registers; those of two are made where they are wanted.
                 let all = if P == 1 { vectors::<BITS, VBMI>(codes[0]) } else { [_mm512_setzero_si512(); 8] };
                 let w = |p: usize, v: usize| if P == 1 { all[v] } else { vector::<BITS, VBMI>(codes[p], v) };
-                multiply_group!(P, M, SIXTEENS, MINS; x, group, block, scale, |_: usize, _: usize| _mm512_setzero_ps(), w);
+                multiply_group!(P, M, SIXTEENS, MINS; x, group, $block, scale, |_: usize, _: usize| _mm512_setzero_ps(), w);
             }
+        };
+    }
+    for first in (0..tiles).step_by(BLOCK_GROUPS) {
+        for scales in scales {
+            prefetch(scales.wrapping_add(first * ROWS + P * panel_bytes), 1);
+        }
+        ahead.step(codes[0].wrapping_add(first * TILE / 8 * BITS), BLOCK_GROUPS * 64 * BITS);
+        let mut block = [[_mm512_setzero_ps(); M]; P];
+        add_group!(block, first);
+        if first + 1 < tiles {
+            add_group!(block, first + 1);
         }
         for m in 0..M {
             // SAFETY: `x` holds group `first`.
@@ -274,15 +270,14 @@ pub unsafe fn multiply_panels<
     }
     let mut out = [[[0.0; ROWS]; M]; P];
     for p in 0..P {
-        let row_scales = panels[p].row_scales();
-        // SAFETY: sixteen numbers; the load needs no alignment.
-        let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
+        // SAFETY: sixteen numbers of four bytes, little-endian as this processor; the load needs no alignment.
+        let row_scales = unsafe { _mm512_loadu_ps(panels[p].row_scale_bytes().as_ptr().cast()) };
         for m in 0..M {
             // SAFETY: sixteen numbers; the store needs no alignment.
             unsafe { _mm512_storeu_ps(out[p][m].as_mut_ptr(), _mm512_mul_ps(acc[p][m], row_scales)) };
         }
     }
-    (out, ask)
+    out
 }
 
 /// The eight vectors of a tile of `BITS` bits at `codes`, as levels raised by 128.
