@@ -148,30 +148,52 @@ impl<'a> Panel<'a> {
 
     /// The code of one weight.
     pub fn code(&self, row: usize, col: usize) -> u8 {
-        let (tile, v, b) = (col / GROUP, col % GROUP / 4, 4 * row + col % 4);
-        let bits = self.kind.packed_bits();
-        let tile = &self.codes[tile * TILE / 8 * bits..(tile + 1) * TILE / 8 * bits];
-        let four = |plane: &[u8]| (plane[v / 2 * VECTOR + b] >> (4 * (v % 2))) & 15;
-        let two = |plane: &[u8]| (plane[v / 4 * VECTOR + b] >> (2 * (v % 4))) & 3;
-        let one = |plane: &[u8]| (plane[b] >> v) & 1;
-        match self.kind {
-            WeightType::Q3_D => two(tile) | one(&tile[TILE / 4..]) << 2,
-            WeightType::Q4_D => four(tile),
-            WeightType::Q5_D => four(tile) | one(&tile[TILE / 2..]) << 4,
-            WeightType::Q6_D => four(tile) | two(&tile[TILE / 2..]) << 4,
-            _ => tile[v * VECTOR + b],
-        }
+        code(self.kind, self.tile(col / GROUP), row, col % GROUP)
+    }
+
+    fn tile(&self, tile: usize) -> &'a [u8] {
+        let bytes = TILE / 8 * self.kind.packed_bits();
+        &self.codes[tile * bytes..(tile + 1) * bytes]
     }
 
     /// Writes one row to `out: (cols)`.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        // Compiled for each type: a choice for each weight costs more than the weight.
+        match self.kind {
+            WeightType::Q3_D => self.decode_row_of(WeightType::Q3_D, row, out),
+            WeightType::Q4_D => self.decode_row_of(WeightType::Q4_D, row, out),
+            WeightType::Q5_D => self.decode_row_of(WeightType::Q5_D, row, out),
+            WeightType::Q6_D => self.decode_row_of(WeightType::Q6_D, row, out),
+            kind => self.decode_row_of(kind, row, out),
+        }
+    }
+
+    #[inline(always)]
+    fn decode_row_of(&self, kind: WeightType, row: usize, out: &mut [f32]) {
         let row_scale = self.row_scales()[row];
-        for (group, out) in out[..self.cols].chunks_mut(GROUP).enumerate() {
+        for (group, out) in out[..self.cols].chunks_exact_mut(GROUP).enumerate() {
+            let tile = self.tile(group);
             let scale = row_scale * f32::from(self.scales[group * ROWS + row] as i8);
             for (i, out) in out.iter_mut().enumerate() {
-                *out = scale * f32::from(self.kind.level(self.code(row, group * GROUP + i)));
+                *out = scale * f32::from(kind.level(code(kind, tile, row, i)));
             }
         }
+    }
+}
+
+/// The code of the weight in `row` and `col` of a tile.
+#[inline(always)]
+fn code(kind: WeightType, tile: &[u8], row: usize, col: usize) -> u8 {
+    let (v, b) = (col / 4, 4 * row + col % 4);
+    let four = |plane: &[u8]| (plane[v / 2 * VECTOR + b] >> (4 * (v % 2))) & 15;
+    let two = |plane: &[u8]| (plane[v / 4 * VECTOR + b] >> (2 * (v % 4))) & 3;
+    let one = |plane: &[u8]| (plane[b] >> v) & 1;
+    match kind {
+        WeightType::Q3_D => two(tile) | one(&tile[TILE / 4..]) << 2,
+        WeightType::Q4_D => four(tile),
+        WeightType::Q5_D => four(tile) | one(&tile[TILE / 2..]) << 4,
+        WeightType::Q6_D => four(tile) | two(&tile[TILE / 2..]) << 4,
+        _ => tile[v * VECTOR + b],
     }
 }
 

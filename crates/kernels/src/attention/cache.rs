@@ -257,13 +257,11 @@ fn store_body(shape: CacheShape, part: Part, slot: usize, row: &[f32], bytes: &m
     match shape.kind {
         CacheType::F32 => {
             let codes = codes.as_chunks_mut::<4>().0;
-            row.iter().enumerate().for_each(|(dim, x)| codes[index(part, dim, slot, 1)] = x.to_ne_bytes());
+            put::<_, 1>(part, slot, row, codes, |x| x.to_ne_bytes());
         }
         CacheType::Bf16 => {
             let codes = codes.as_chunks_mut::<2>().0;
-            for (dim, x) in row.iter().enumerate() {
-                codes[index(part, dim, slot, 2)] = f32_to_bf16(*x).to_ne_bytes();
-            }
+            put::<_, 2>(part, slot, row, codes, |x| f32_to_bf16(x).to_ne_bytes());
         }
         CacheType::Q8 => {
             let top = row.iter().fold(0.0f32, |top, x| top.max(x.abs()));
@@ -271,9 +269,7 @@ fn store_body(shape: CacheShape, part: Part, slot: usize, row: &[f32], bytes: &m
             scales.as_chunks_mut::<4>().0[slot] = (top / 127.0).to_ne_bytes();
             // Keys meet signed queries and are stored unsigned; values meet weights that are never negative.
             let zero = if part == Part::Keys { 128 } else { 0 };
-            for (dim, x) in row.iter().enumerate() {
-                codes[index(part, dim, slot, 4)] = ((x * inverse).round_ties_even() as i8 as u8).wrapping_add(zero);
-            }
+            put::<_, 4>(part, slot, row, codes, |x| ((x * inverse).round_ties_even() as i8 as u8).wrapping_add(zero));
         }
         CacheType::Q4 => {
             let scales = scales.as_chunks_mut::<2>().0;
@@ -290,6 +286,38 @@ fn store_body(shape: CacheShape, part: Part, slot: usize, row: &[f32], bytes: &m
                     let code = ((x - minimum) * inverse).round_ties_even().clamp(0.0, 15.0) as u8;
                     let (byte, shift) = nibble(index(part, panel * COLUMNS + i, slot, 4));
                     codes[byte] = codes[byte] & !(15 << shift) | code << shift;
+                }
+            }
+        }
+    }
+}
+
+/// Puts the codes of one position where [`index`] says: a panel's width of them is made in one go, then set down.
+#[inline(always)]
+fn put<T: Copy + Default, const INTERLEAVED: usize>(
+    part: Part,
+    slot: usize,
+    row: &[f32],
+    codes: &mut [T],
+    code: impl Fn(f32) -> T,
+) {
+    for (panel, x) in row.chunks(COLUMNS).enumerate() {
+        let mut made = [T::default(); COLUMNS];
+        made.iter_mut().zip(x).for_each(|(made, x)| *made = code(*x));
+        let first = panel * COLUMNS;
+        match part {
+            Part::Keys => {
+                let runs = made[..x.len().next_multiple_of(INTERLEAVED)].as_chunks::<INTERLEAVED>().0;
+                let places = codes[first * COLUMNS..].as_chunks_mut::<INTERLEAVED>().0;
+                for (depth, run) in runs.iter().enumerate() {
+                    places[depth * COLUMNS + slot] = *run;
+                }
+            }
+            Part::Values => {
+                let start = first * BLOCK_TOKENS + slot / INTERLEAVED * COLUMNS * INTERLEAVED;
+                let places = codes[start..][..COLUMNS * INTERLEAVED].as_chunks_mut::<INTERLEAVED>().0;
+                for (place, made) in places.iter_mut().zip(&made[..x.len()]) {
+                    place[slot % INTERLEAVED] = *made;
                 }
             }
         }

@@ -290,12 +290,17 @@ impl Forward<'_> {
                 .map(|((_, weight), &slot)| (*weight, &expert_out[slot as usize * hidden..][..hidden]))
                 .collect();
             let shared = &projected[row * hidden..(row + 1) * hidden];
-            for (i, x) in out.iter_mut().enumerate() {
-                let mut sum = 0.0;
+            // A few numbers of every part at a time, so that their sums stay in registers.
+            for (block, out) in out.chunks_mut(SUMMED).enumerate() {
+                let range = block * SUMMED..block * SUMMED + out.len();
+                let mut sums = [0.0; SUMMED];
                 for (weight, part) in &parts {
-                    sum += weight * part[i];
+                    sums.iter_mut().zip(&part[range.clone()]).for_each(|(sum, x)| *sum += weight * x);
                 }
-                *x += if has_shared { sum + shared[i] } else { sum };
+                if has_shared {
+                    sums.iter_mut().zip(&shared[range]).for_each(|(sum, x)| *sum += x);
+                }
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
             }
         });
     }
@@ -334,6 +339,9 @@ impl Forward<'_> {
         }
     }
 }
+
+/// Numbers of a row whose sums over experts are taken together.
+const SUMMED: usize = 32;
 
 /// The rows of a batch of which something is wanted, in order.
 fn wanted_rows(batch: &Batch<'_>) -> Vec<u32> {

@@ -1,5 +1,8 @@
 //! Rows of activations, as they are and rounded to 8 bits and to bf16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use crate::{
     dot,
     float::{bf16_to_f32, f32_to_bf16},
@@ -150,13 +153,18 @@ impl QuantisedRows {
     }
 }
 
-for_each_isa! {
-    /// Rounds one row into as many groups as it fills.
-    pub(crate) fn quantise_row(x: &[f32], out: &mut [QuantisedGroup]) = quantise_row_body
+/// Rounds one row into as many groups as it fills.
+pub(crate) fn quantise_row(isa: Isa, x: &[f32], out: &mut [QuantisedGroup]) {
+    match isa {
+        // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::quantise_row(x, out) },
+        _ => quantise_row_plainly(x, out),
+    }
 }
 
-#[inline(always)]
-fn quantise_row_body(x: &[f32], out: &mut [QuantisedGroup]) {
+/// The reference: whatever rounds faster gives the same bits.
+fn quantise_row_plainly(x: &[f32], out: &mut [QuantisedGroup]) {
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     let mut last = [0.0; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
@@ -166,11 +174,15 @@ fn quantise_row_body(x: &[f32], out: &mut [QuantisedGroup]) {
     }
 }
 
+/// Adding 1.5 · 2^23 rounds to the nearest integer, ties to even, and leaves it in the lowest bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// Exponents of floats, as they store them, of the largest magnitudes that blocks are rounded for. Below 2^-100 all is nothing; what is
+/// no number, or as good as infinite, must be seen in the product.
+const ROUNDED: std::ops::RangeInclusive<i32> = 27..=252;
+
 /// Rounds one block into as many groups of it as there are.
-#[inline(always)]
 fn quantise_block(x: &[f32; BLOCK], out: &mut [QuantisedGroup]) {
-    // Adding 1.5 · 2^23 rounds to the nearest integer, ties to even, and leaves it in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
     let sixteens = x.as_chunks::<GROUP>().0;
     let steps = Steps::of(std::array::from_fn(|i| largest(&sixteens[i])));
     for (i, (pair, out)) in sixteens.as_chunks::<2>().0.iter().zip(out).enumerate() {
@@ -191,16 +203,9 @@ fn quantise_block(x: &[f32; BLOCK], out: &mut [QuantisedGroup]) {
     }
 }
 
-/// The largest magnitude of a sixteen.
-#[inline(always)]
+/// The largest magnitude of a sixteen; what is no number counts as larger than all.
 fn largest(x: &[f32; GROUP]) -> f32 {
-    let mut lanes = x.map(f32::abs);
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = if lanes[i + half] > lanes[i] { lanes[i + half] } else { lanes[i] };
-        }
-    }
-    lanes[0]
+    f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())))
 }
 
 /// How a block is rounded.
@@ -215,14 +220,12 @@ impl Steps {
     /// The steps for sixteens of these largest magnitudes: a sixteen reaches up to `m · 2^k`, with one `m` in [1, 2) for all and
     /// the least `k` that holds it. Of the `m` that fit one sixteen exactly, that of the least squared error: the sum of squared
     /// steps.
-    #[inline(always)]
     fn of(largest: [f32; SIXTEENS]) -> Self {
         let exponents = largest.map(|x| (x.to_bits() >> 23) as i32);
         let fractions = largest.map(|x| (x.to_bits() & 0x007f_ffff) as i32);
         let top = exponents.iter().fold(0, |top, &exponent| top.max(exponent));
-        // Below 2^-100 all is nothing; what is no number, or as good as infinite, must be seen in the product.
-        if !(27..=252).contains(&top) {
-            let scale = if top < 27 { 0.0 } else { f32::INFINITY };
+        if !ROUNDED.contains(&top) {
+            let scale = if top < *ROUNDED.start() { 0.0 } else { f32::INFINITY };
             return Self { scale, exponents: [0; SIXTEENS], inverses: [0.0; SIXTEENS] };
         }
         let square = |exponent: i32| f32::from_bits(((127 + 2 * (exponent - top)).max(0) as u32) << 23);
@@ -344,12 +347,45 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_seen_in_the_scale() {
-        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
-            let mut x = [1.0; 128];
-            x[70] = value;
-            let mut rows = QuantisedRows::default();
-            rows.shape(Isa::best(), 1, 128).for_each(|(out, _)| quantise_row(Isa::best(), &x, out));
-            assert!(rows.data[0].scale.is_finite() && rows.data[2].scale.is_infinite());
+        for isa in Isa::available() {
+            for value in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::NAN, -f32::NAN] {
+                for place in 64..128 {
+                    let mut x = [1.0; 128];
+                    x[place] = value;
+                    let mut rows = QuantisedRows::default();
+                    rows.shape(isa, 1, 128).for_each(|(out, _)| quantise_row(isa, &x, out));
+                    assert!(rows.data[0].scale.is_finite() && rows.data[2].scale.is_infinite());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_reference() {
+        let mut state = 1u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        for isa in Isa::available() {
+            for cols in [1usize, 16, 31, 32, 33, 64, 150, 255, 256, 257, 1408, 4096] {
+                for spread in [0.0f32, 1.0, 20.0, 300.0] {
+                    let mut x: Vec<f32> = (0..cols).map(|_| random() * (spread * random()).exp2()).collect();
+                    // Ties between sixteens, which the first must win, and blocks of nothing.
+                    if spread == 1.0 {
+                        x.chunks_mut(GROUP).skip(1).step_by(2).for_each(|x| x[0] = 1.5);
+                        x.chunks_mut(BLOCK).skip(1).step_by(3).for_each(|x| x.fill(0.0));
+                    }
+                    let groups = cols.div_ceil(32);
+                    let (mut plain, mut fast) =
+                        (vec![QuantisedGroup::ZERO; groups], vec![QuantisedGroup::ZERO; groups]);
+                    quantise_row_plainly(&x, &mut plain);
+                    quantise_row(isa, &x, &mut fast);
+                    for (i, (plain, fast)) in plain.iter().zip(&fast).enumerate() {
+                        assert_eq!(format!("{plain:?}"), format!("{fast:?}"), "{isa:?} {cols} {spread} {i}");
+                    }
+                }
+            }
         }
     }
 
