@@ -299,7 +299,7 @@ pub fn multiply_panels<const P: usize, const M: usize>(
     assert!(panels.iter().all(|panel| (panel.kind(), panel.cols() / packed::GROUP) == (kind, tiles)));
     #[cfg(target_arch = "x86_64")]
     {
-        let vbmi = is_x86_feature_detected!("avx512vbmi");
+        let vbmi = is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("gfni");
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor; the lengths are checked above.
         unsafe {
             match (kind, vbmi) {

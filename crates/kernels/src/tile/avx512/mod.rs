@@ -202,7 +202,7 @@ pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool,
     }
 }
 
-/// `(P, M, ROWS)` products of panels of `BITS` bits and `tiles` tiles. `VBMI`: the processor has these instructions too.
+/// `(P, M, ROWS)` products of panels of `BITS` bits and `tiles` tiles. `VBMI`: the processor has these instructions too, and GFNI.
 ///
 /// # Safety
 /// The processor must have these instructions; each of `panels` and of `x` must hold `tiles` groups.
@@ -304,6 +304,18 @@ unsafe fn vectors<const BITS: usize, const VBMI: bool>(codes: *const u8) -> [__m
 unsafe fn vector<const BITS: usize, const VBMI: bool>(codes: *const u8, v: usize) -> __m512i {
     // SAFETY: the caller's promise: a tile has `BITS` registers.
     let plane = |at: usize| unsafe { _mm512_loadu_si512(codes.add(at * VECTOR).cast()) };
+    if VBMI && matches!(BITS, 5 | 6) {
+        // Levels are codes less half their range, so what raises them by 128 goes with the highest bits.
+        let low = moved(plane(v / 2), 4 * (v % 2), 0);
+        // SAFETY: the caller's promise.
+        let high = unsafe {
+            match BITS {
+                5 => highest::<0x70>(plane(4), FIFTH_BITS[v]),
+                _ => highest::<0x60>(plane(4 + v / 4), UPPER_PAIRS[v % 4]),
+            }
+        };
+        return _mm512_ternarylogic_epi32::<0xF8>(high, low, _mm512_set1_epi8(15));
+    }
     // Bits of a plane, brought to where the code has them; what stands beside them is of other vectors.
     let (low, high, high_bits) = match BITS {
         3 => (moved(plane(v / 4), 2 * (v % 4), 0), moved(plane(2), v, 2), 4),
@@ -344,6 +356,52 @@ fn chosen(a: __m512i, b: __m512i, mask: i8) -> __m512i {
     _mm512_ternarylogic_epi32::<0xD8>(b, a, _mm512_set1_epi8(mask))
 }
 
+/// For each vector, the matrix that takes its bit of Q5_D's plane of single bits to all of bits 4 to 7. Turned about below 7 they are 112 for a
+/// code below 16 and 128 for others: 16 off the code and 128 on.
+const FIFTH_BITS: [u64; 8] = {
+    let mut out = [0; 8];
+    let mut v = 0;
+    while v < 8 {
+        out[v] = 0x0101_0101 << v;
+        v += 1;
+    }
+    out
+};
+
+/// For each vector of four, the matrix that takes the lower of its two bits in Q6_D's plane of pairs to bit 4 and the upper to bits 5 to 7, which
+/// are turned about below 7 as well: 32 off the code and 128 on.
+const UPPER_PAIRS: [u64; 4] = {
+    let mut out = [0; 4];
+    let mut v = 0;
+    while v < 4 {
+        out[v] = 0x0102_0202 << (2 * v);
+        v += 1;
+    }
+    out
+};
+
+/// `matrix · x`, byte by byte of `x` and in bits, then those of `TURNED` turned about.
+///
+/// # Safety
+/// The processor must have GFNI. Written by hand, as [`look_up`] is.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn highest<const TURNED: u8>(x: __m512i, matrix: u64) -> __m512i {
+    let out;
+    // SAFETY: the caller's promise; registers only.
+    unsafe {
+        asm!(
+            "vgf2p8affineqb {out}, {x}, {matrix}, {turned}",
+            out = lateout(zmm_reg) out,
+            x = in(zmm_reg) x,
+            matrix = in(zmm_reg) _mm512_set1_epi64(matrix as i64),
+            turned = const TURNED,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    out
+}
+
 /// The levels of codes of `bits` bits. The permutation looks at six bits of each byte, and the table repeats its levels up to 64, so that
 /// what stands above a code need not be cut off.
 ///
@@ -362,8 +420,7 @@ unsafe fn look_up(bits: usize, codes: __m512i) -> __m512i {
         }
         out
     }
-    static LEVELS: [[u8; 64]; 4] =
-        [levels(WeightType::Q3_D), levels(WeightType::Q4_D), levels(WeightType::Q5_D), levels(WeightType::Q6_D)];
+    static LEVELS: [[u8; 64]; 2] = [levels(WeightType::Q3_D), levels(WeightType::Q4_D)];
     let out;
     // SAFETY: the caller's promise; a table is 64 bytes, and the rest is registers only.
     unsafe {
