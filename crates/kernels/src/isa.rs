@@ -58,6 +58,17 @@ impl Isa {
     }
 }
 
+/// An array, one element after the other. The standard library's ways to make one know nothing of instruction sets, and what they call is not
+/// always inlined into a function for one.
+#[inline(always)]
+pub(crate) fn array<T: Copy, const N: usize>(of: impl Fn(usize) -> T) -> [T; N] {
+    let mut out = [of(0); N];
+    for (i, out) in out.iter_mut().enumerate().skip(1) {
+        *out = of(i);
+    }
+    out
+}
+
 /// Compiles one `#[inline(always)]` body for every instruction set, and makes the function that picks among them by its
 /// first argument. The bodies are written so that the compiler vectorises them.
 macro_rules! for_each_isa {

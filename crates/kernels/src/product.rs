@@ -13,7 +13,7 @@ use crate::{
     decode::decode_row_unscaled,
     dot::{dot_bf16, dot_f32},
     float::{f32_to_bf16, silu},
-    isa::{Isa, for_each_isa},
+    isa::{Isa, array, for_each_isa},
     packed,
     prefetch::{Again, Ask, Once, prefetch_first, prefetch_to_write},
     tile::{self, Tile, Unpacked},
@@ -385,16 +385,6 @@ fn pair_width(left: usize) -> usize {
         5 | 6 | 9 => 3,
         _ => PAIR_WIDTH,
     }
-}
-
-/// An array, one element after the other. `std::array::from_fn` is not always inlined.
-#[inline(always)]
-fn array<T: Copy, const N: usize>(of: impl Fn(usize) -> T) -> [T; N] {
-    let mut out = [of(0); N];
-    for (i, out) in out.iter_mut().enumerate().skip(1) {
-        *out = of(i);
-    }
-    out
 }
 
 /// Products of whole panels of weights where they lie with `M` rows of activations. The rows of weights that are done.

@@ -13,20 +13,10 @@ use super::{COLS, GROUPS, ROWS, Tile, Unpacked};
 use crate::{
     WeightType,
     activations::{BLOCK_GROUPS, QuantisedGroup},
+    isa::array,
     packed::{Panel, Q3_LEVELS, Q4_LEVELS, TILE, VECTOR},
     prefetch::{Ahead, prefetch},
 };
-
-/// Where each begins. By hand: the standard library's ways to make an array know nothing of the instruction set, and what they call is not
-/// inlined.
-#[inline(always)]
-fn starts<T, const N: usize>(slices: &[&[T]; N]) -> [*const T; N] {
-    let mut out = [std::ptr::null(); N];
-    for (out, slice) in out.iter_mut().zip(slices) {
-        *out = slice.as_ptr();
-    }
-    out
-}
 
 /// One activation's four codes in every lane.
 ///
@@ -169,7 +159,7 @@ pub unsafe fn multiply_add<const P: usize, const M: usize, const SIXTEENS: bool,
     x: [&[QuantisedGroup]; M],
     sums: [&mut [[f32; ROWS]; M]; P],
 ) {
-    let x = starts(&x);
+    let x: [_; M] = array(|m| x[m].as_ptr());
     let per_group = if SIXTEENS { 2 } else { 1 };
     let groups = tiles[0].cols / 32;
     for first in (0..groups).step_by(BLOCK_GROUPS) {
@@ -215,12 +205,10 @@ pub unsafe fn multiply_panels<const P: usize, const M: usize, const BITS: usize,
 ) -> [[[f32; ROWS]; M]; P] {
     const SIXTEENS: bool = false;
     const MINS: bool = false;
-    let x = starts(x);
+    let x: [_; M] = array(|m| x[m].as_ptr());
     let mut acc = [[_mm512_setzero_ps(); M]; P];
-    let (mut codes, mut scales) = ([std::ptr::null(); P], [std::ptr::null(); P]);
-    for p in 0..P {
-        (codes[p], scales[p]) = (panels[p].codes().as_ptr(), panels[p].scales().as_ptr());
-    }
+    let codes: [_; P] = array(|p| panels[p].codes().as_ptr());
+    let scales: [_; P] = array(|p| panels[p].scales().as_ptr());
     // The next panels' scales are asked for by place, since a stream that yields sixteen bytes a tile is too slow for
     // the processor to see.
     let panel_bytes = panels[0].codes().len() + panels[0].scales().len() + 4 * ROWS;
@@ -233,14 +221,11 @@ pub unsafe fn multiply_panels<const P: usize, const M: usize, const BITS: usize,
             let group = $group;
             // SAFETY: each panel holds `tiles` tiles of codes and of sixteen scales, `x` as many groups.
             unsafe {
-                let (mut codes, mut scales) = (codes, scales);
-                for p in 0..P {
-                    codes[p] = codes[p].add(group * TILE / 8 * BITS);
-                    scales[p] = scales[p].add(group * ROWS);
-                }
+                let codes: [_; P] = array(|p| codes[p].add(group * TILE / 8 * BITS));
                 let mut scale = [_mm512_setzero_ps(); P];
                 for p in 0..P {
-                    scale[p] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(scales[p].cast())));
+                    let scales = _mm_loadu_si128(scales[p].add(group * ROWS).cast());
+                    scale[p] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales));
                 }
                 let scale = |p: usize, _: usize| scale[p];
                 // Those of one panel fit in registers; those of two are made where they are wanted.

@@ -12,7 +12,7 @@ use super::{
     fill::{KNumbers, RowStarts, byte_times, columns, high, k_numbers, low},
     table,
 };
-use crate::{WeightType, activations::QuantisedGroup, prefetch::prefetch, unpack::IQ4_LEVELS};
+use crate::{WeightType, activations::QuantisedGroup, prefetch::Ask, unpack::IQ4_LEVELS};
 
 /// How a type lays its codes.
 trait Codes {
@@ -330,26 +330,17 @@ fn groups([a, b, c, d]: [__m512i; 4]) -> [__m512i; 2] {
 
 /// What follows sixteen rows in memory, asked for in [`fours`]' steps while these are multiplied: as many bytes, each of them twice, a
 /// quarter of a panel apart, as what finds all of a core's requests under way is dropped.
-struct Following {
-    next: *const u8,
-    /// Lines of 64 bytes in a step.
-    lines: usize,
-    quarter: usize,
-}
+struct Following([Ask; 2]);
 
 impl Following {
     fn of(rows: &RowStarts, steps: usize) -> Self {
         let (next, bytes) = rows.ahead();
-        Self { next, lines: bytes.div_ceil(64).div_ceil(steps.max(1)), quarter: bytes / 4 }
+        Self([next, next.wrapping_add(bytes / 4)].map(|start| Ask::new(start, bytes, steps)))
     }
 
     #[inline(always)]
     fn ask(&mut self) {
-        for _ in 0..self.lines {
-            prefetch(self.next, 1);
-            prefetch(self.next.wrapping_add(self.quarter), 1);
-            self.next = self.next.wrapping_add(64);
-        }
+        self.0.iter_mut().for_each(Ask::ask);
     }
 }
 
