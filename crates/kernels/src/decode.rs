@@ -89,8 +89,9 @@ for_each_isa! {
 #[inline(always)]
 fn convert_body(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     const STRETCH: usize = 512;
+    let mut ahead = Again::new();
     for (bytes, out) in bytes.chunks(STRETCH).zip(out.chunks_mut(STRETCH / kind.block_bytes())) {
-        Again.step(bytes.as_ptr(), STRETCH);
+        ahead.step(bytes.as_ptr(), STRETCH);
         convert_stretch(kind, bytes, out);
     }
 }

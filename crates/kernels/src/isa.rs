@@ -58,6 +58,23 @@ impl Isa {
     }
 }
 
+/// The family of a processor of AMD's, as it tells it: 0x19 is Zen 4 where there is AVX-512, 0x1a Zen 5. `None` for others.
+pub(crate) fn amd_family() -> Option<u32> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::{arch::x86_64::__cpuid, sync::OnceLock};
+        static FAMILY: OnceLock<Option<u32>> = OnceLock::new();
+        *FAMILY.get_or_init(|| {
+            let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
+            let family = (version >> 8 & 15) + (version >> 20 & 255);
+            // "AuthenticAMD".
+            (vendor.ebx == u32::from_le_bytes(*b"Auth")).then_some(family)
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
 /// An array, one element after the other. The standard library's ways to make one know nothing of instruction sets, and what they call is not
 /// always inlined into a function for one.
 #[inline(always)]

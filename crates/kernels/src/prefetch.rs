@@ -1,9 +1,14 @@
 //! Asking for weights before they are needed.
 
+use crate::isa::amd_family;
+
 /// How far ahead of the weights in hand memory is asked for, again and again: what finds all of a core's requests under way is
 /// dropped in silence. Into the second cache, since the first one's few requests would stall the loads in hand. What was tried
 /// stands in docs/kernel-log.md.
 const AHEAD_BYTES: [usize; 3] = [4096, 6144, 8192];
+
+/// The same for a Zen 5 and what follows it, whose first cache has room for more requests: into that.
+const AHEAD_INTO_FIRST_BYTES: [usize; 3] = [2048, 4096, 6144];
 
 /// How far ahead of the weights in hand memory is asked for where that is done once: where a product is seldom waiting, and asking
 /// takes the place of loads.
@@ -41,13 +46,23 @@ pub trait Ahead {
 
 /// What lies somewhat ahead, again and again: for products that wait for memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Again;
+pub struct Again {
+    into_first: bool,
+}
+
+impl Again {
+    /// In the way that suits this processor.
+    pub fn new() -> Self {
+        Self { into_first: amd_family().is_some_and(|family| family >= 0x1a) }
+    }
+}
 
 impl Ahead for Again {
     #[inline(always)]
     fn step(&mut self, at: *const u8, bytes: usize) {
-        for ahead in AHEAD_BYTES {
-            prefetch(at.wrapping_add(ahead), bytes);
+        match self.into_first {
+            true => AHEAD_INTO_FIRST_BYTES.into_iter().for_each(|ahead| prefetch_first(at.wrapping_add(ahead), bytes)),
+            false => AHEAD_BYTES.into_iter().for_each(|ahead| prefetch(at.wrapping_add(ahead), bytes)),
         }
     }
 }

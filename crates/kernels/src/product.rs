@@ -8,13 +8,12 @@ use std::ops::Range;
 
 use crate::{
     WeightType, Weights,
-    activations::{Activations, QuantisedGroup, QuantisedRows, quantise_row, round_row_to_bf16},
+    activations::{Activations, BLOCK, QuantisedGroup, QuantisedRows, quantise_row, round_row_to_bf16},
     compute::{Compute, Scratch},
     decode::decode_row_unscaled,
     dot::{dot_bf16, dot_f32},
     float::{f32_to_bf16, silu},
     isa::{Isa, array, for_each_isa},
-    packed,
     prefetch::{Again, Ask, Once, prefetch_first, prefetch_to_write},
     tile::{self, Tile, Unpacked},
 };
@@ -174,6 +173,25 @@ impl Target {
             (Store::Gate, ..) => gate_values(self.isa, out, values),
         }
     }
+
+    /// Takes the products of panels, `panel` and those behind it, with rows of the activations, `row` and those behind it.
+    fn emit_panels<const P: usize, const M: usize>(
+        &mut self,
+        row: usize,
+        panel: usize,
+        products: impl FnOnce() -> [[[f32; tile::ROWS]; M]; P],
+    ) {
+        let Range { start, end } = self.cols;
+        let col = |p: usize| start + (panel + p) * tile::ROWS;
+        // Lines that nobody has written for long: storing would wait for memory.
+        (0..P).for_each(|p| (0..M).for_each(|m| self.soon(row + m, col(p))));
+        for (p, products) in products().iter().enumerate() {
+            let count = tile::ROWS.min(end - col(p));
+            for (m, products) in products.iter().enumerate() {
+                self.emit(row + m, col(p), &products[..count]);
+            }
+        }
+    }
 }
 
 impl Compute {
@@ -298,39 +316,22 @@ fn multiply_packed(weights: Weights<'_>, x: &QuantisedRows, rows: Rows<'_>, targ
     let count = range.len().div_ceil(tile::ROWS);
     let panels: [_; PANELS] = array(|p| weights.panel(range.start / tile::ROWS + p.min(count - 1)));
     let panels = &panels[..count];
-    // The products of panels from `panel` on with rows of activations from `at` on. Lines that nobody has written for long are asked for
-    // before the multiplication, or storing would wait for memory.
-    fn emit<const P: usize, const M: usize>(
-        target: &mut Target,
-        at: usize,
-        panel: usize,
-        products: impl FnOnce() -> [[[f32; tile::ROWS]; M]; P],
-    ) {
-        let first = |p: usize| target.cols.start + (panel + p) * tile::ROWS;
-        (0..P).for_each(|p| (0..M).for_each(|m| target.soon(at + m, first(p))));
-        for (p, sums) in products().iter().enumerate() {
-            let first = target.cols.start + (panel + p) * tile::ROWS;
-            let count = tile::ROWS.min(target.cols.end - first);
-            for (i, sums) in sums.iter().enumerate() {
-                target.emit(at + i, first, &sums[..count]);
-            }
-        }
-    }
     // Eight rows or fewer wait for memory, which is read faster in one stream.
     let pairs = tile::prefers_pairs(isa) && rows.len() > tile::WIDTH;
     // While pairs of panels meet the first rows of activations, the pair that comes next is asked for. From then on all of these lie
     // in the second cache, and the panels of the next item are asked for, a part in each pass.
-    let tiles = (weights.cols() / packed::GROUP).div_ceil(2);
+    let blocks = weights.cols().div_ceil(BLOCK);
     let later_passes = rows.len().saturating_sub(1) / PAIR_WIDTH;
     let ahead = weights.ahead(range.clone());
-    let mut later = Ask::new(ahead.as_ptr(), ahead.len(), later_passes * count.div_ceil(2) * tiles);
+    let mut later = Ask::new(ahead.as_ptr(), ahead.len(), later_passes * count.div_ceil(2) * blocks);
+    let (mut again, mut once) = (Again::new(), Once);
     let mut at = 0;
     while at < rows.len() {
         macro_rules! width {
             ($m:expr, $ahead:expr) => {{
                 let x: [_; $m] = array(|i| x.row(rows.get(at + i)));
                 for (p, panel) in panels.as_chunks::<1>().0.iter().enumerate() {
-                    emit(target, at, p, || tile::multiply_panels(isa, panel, &x, &mut $ahead));
+                    target.emit_panels(at, p, || tile::multiply_panels(isa, panel, &x, &mut $ahead));
                 }
                 at += $m;
             }};
@@ -342,12 +343,13 @@ fn multiply_packed(weights: Weights<'_>, x: &QuantisedRows, rows: Rows<'_>, targ
                 for (pair, panels) in pairs.iter().enumerate() {
                     let codes = panels[0].codes();
                     let next = codes.as_ptr().wrapping_add(2 * weights.panel_bytes());
-                    let mut first = Ask::new(next, 2 * codes.len(), tiles);
+                    let mut first = Ask::new(next, 2 * codes.len(), blocks);
                     let ahead = if at == 0 { &mut first } else { &mut later };
-                    emit(target, at, 2 * pair, || tile::multiply_panels(isa, panels, &x, ahead));
+                    target.emit_panels(at, 2 * pair, || tile::multiply_panels(isa, panels, &x, ahead));
                 }
                 for panel in rest.as_chunks::<1>().0 {
-                    emit(target, at, 2 * pairs.len(), || tile::multiply_panels(isa, panel, &x, &mut Again));
+                    let products = || tile::multiply_panels(isa, panel, &x, &mut again);
+                    target.emit_panels(at, 2 * pairs.len(), products);
                 }
                 at += $m;
             }};
@@ -357,22 +359,22 @@ fn multiply_packed(weights: Weights<'_>, x: &QuantisedRows, rows: Rows<'_>, targ
             match pair_width(left) {
                 4 => width_in_pairs!(4),
                 3 => width_in_pairs!(3),
-                2 => width!(2, Again),
-                _ => width!(1, Again),
+                2 => width!(2, again),
+                _ => width!(1, again),
             }
             continue;
         }
         match left {
             // Many rows seldom wait.
-            tile::WIDTH.. if rows.len() > tile::WIDTH => width!(tile::WIDTH, Once),
-            tile::WIDTH.. => width!(tile::WIDTH, Again),
-            7 => width!(7, Again),
-            6 => width!(6, Again),
-            5 => width!(5, Again),
-            4 => width!(4, Again),
-            3 => width!(3, Again),
-            2 => width!(2, Again),
-            _ => width!(1, Again),
+            tile::WIDTH.. if rows.len() > tile::WIDTH => width!(tile::WIDTH, once),
+            tile::WIDTH.. => width!(tile::WIDTH, again),
+            7 => width!(7, again),
+            6 => width!(6, again),
+            5 => width!(5, again),
+            4 => width!(4, again),
+            3 => width!(3, again),
+            2 => width!(2, again),
+            _ => width!(1, again),
         }
     }
 }

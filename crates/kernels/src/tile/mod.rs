@@ -23,7 +23,7 @@ use std::ops::Range;
 use crate::{
     WeightType, Weights,
     activations::QuantisedGroup,
-    isa::Isa,
+    isa::{Isa, amd_family},
     packed::{self, Panel},
     prefetch::Ahead,
     unpack::unpack_row,
@@ -266,27 +266,11 @@ pub fn has_direct(isa: Isa) -> bool {
 /// whole, two of them in a cycle, loads are what is short, and the former needs two thirds as many; where they are multiplied in halves
 /// (Zen 4), unpacking is, and the former unpacks twice. The bits are the same.
 pub fn prefers_pairs(isa: Isa) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::{arch::x86_64::__cpuid, sync::OnceLock};
-        static IN_HALVES: OnceLock<bool> = OnceLock::new();
-        let in_halves = || {
-            let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
-            let family = (version >> 8 & 15) + (version >> 20 & 255);
-            // "AuthenticAMD", Zen 4.
-            (vendor.ebx, family) == (u32::from_le_bytes(*b"Auth"), 0x19)
-        };
-        isa == Isa::Avx512 && !IN_HALVES.get_or_init(in_halves)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = isa;
-        false
-    }
+    isa == Isa::Avx512 && amd_family() != Some(0x19)
 }
 
 /// `(P, M, ROWS)` products of panels of one matrix with rows of activations, weights read where they lie; row scales included. `ahead`
-/// takes a step for each tile along `k` of the first panel. Panics on an instruction set that [`has_direct`] does not name.
+/// takes a step for each block of activations along `k` of the first panel. Panics on an instruction set that [`has_direct`] does not name.
 #[inline(always)]
 pub fn multiply_panels<const P: usize, const M: usize>(
     isa: Isa,
@@ -351,9 +335,9 @@ mod tests {
             let weights = Weights::new(kind, rows, cols, &bytes, &[]).expect("whole panels");
             let panels = [weights.panel(0), weights.panel(1)];
             let mut ask = Ask::new(bytes.as_ptr(), bytes.len(), cols / packed::GROUP);
-            let alone = panels.map(|panel| x.map(|x| multiply_panels(isa, &[panel], &[x], &mut Again)[0][0]));
+            let alone = panels.map(|panel| x.map(|x| multiply_panels(isa, &[panel], &[x], &mut Again::new())[0][0]));
             let [first, second] = panels;
-            assert_eq!(multiply_panels(isa, &[first], &x, &mut Again), [alone[0]], "{kind:?}");
+            assert_eq!(multiply_panels(isa, &[first], &x, &mut Again::new()), [alone[0]], "{kind:?}");
             assert_eq!(multiply_panels(isa, &[second], &x, &mut Once), [alone[1]], "{kind:?}");
             let both =
                 |sums: [[[f32; ROWS]; WIDTH]; 2], at: usize, count: usize| sums.map(|of| of[at..at + count].to_vec());
