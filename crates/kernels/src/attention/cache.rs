@@ -103,6 +103,8 @@ impl CacheShape {
 
 /// Zeroed memory for a cache. It is not touched page by page, so that a long context costs no time at start.
 pub struct CacheMemory {
+    /// As the allocator gave it, with room to align.
+    allocated: *mut u8,
     start: *mut u8,
     len: usize,
 }
@@ -115,13 +117,20 @@ unsafe impl Sync for CacheMemory {}
 impl CacheMemory {
     /// `len` bytes, or `None` where the system has not so many.
     pub fn new(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len, ALIGNMENT).ok()?;
         if len == 0 {
-            return Some(Self { start: std::ptr::without_provenance_mut(ALIGNMENT), len });
+            let start = std::ptr::without_provenance_mut(ALIGNMENT);
+            return Some(Self { allocated: start, start, len });
         }
         // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        (!start.is_null()).then_some(Self { start, len })
+        let allocated = unsafe { alloc_zeroed(Self::layout(len)?) };
+        let start = allocated.wrapping_add(allocated.align_offset(ALIGNMENT));
+        (!allocated.is_null()).then_some(Self { allocated, start, len })
+    }
+
+    /// Aligned by hand: the standard library takes fresh pages, which are zero, only for what any allocation is aligned to, and otherwise
+    /// writes the zeros itself.
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_add(ALIGNMENT)?, 1).ok()
     }
 
     /// The bytes.
@@ -150,10 +159,10 @@ impl Clone for CacheMemory {
 impl Drop for CacheMemory {
     fn drop(&mut self) {
         if self.len > 0
-            && let Ok(layout) = Layout::from_size_align(self.len, ALIGNMENT)
+            && let Some(layout) = Self::layout(self.len)
         {
             // SAFETY: `new` allocated it with this layout.
-            unsafe { dealloc(self.start, layout) }
+            unsafe { dealloc(self.allocated, layout) }
         }
     }
 }

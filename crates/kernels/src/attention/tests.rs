@@ -195,3 +195,19 @@ fn sizes_are_what_their_names_say() {
     assert_eq!(bytes(CacheType::Q4, 128), numbers / 2 + numbers / 32 * 4);
     assert_eq!(bytes(CacheType::Bf16, 24), bytes(CacheType::Bf16, 32));
 }
+
+/// A cache for a long context is larger than what most conversations need, and must neither take that memory nor the time to write it.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_that_nobody_wrote_to_is_not_taken() {
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+        4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages")
+    };
+    let before = resident();
+    let mut memory = std::hint::black_box(CacheMemory::new(std::hint::black_box(1 << 30)).expect("address space"));
+    memory.bytes_mut()[1 << 29] = 1;
+    assert!(memory.bytes().as_ptr().addr().is_multiple_of(64) && memory.bytes()[(1 << 30) - 1] == 0);
+    let taken = resident().saturating_sub(before);
+    assert!(taken < 1 << 28, "{taken} bytes are in memory");
+}
