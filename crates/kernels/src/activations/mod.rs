@@ -159,12 +159,17 @@ pub(crate) fn quantise_row(isa: Isa, x: &[f32], out: &mut [QuantisedGroup]) {
         // SAFETY: `Isa::Avx512` only comes from `Isa::available`, which asked the processor.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::quantise_row(x, out) },
-        _ => quantise_row_plainly(x, out),
+        _ => quantise_row_plainly(isa, x, out),
     }
 }
 
-/// The reference: whatever rounds faster gives the same bits.
-fn quantise_row_plainly(x: &[f32], out: &mut [QuantisedGroup]) {
+for_each_isa! {
+    /// The reference: what rounds faster gives the same bits.
+    fn quantise_row_plainly(x: &[f32], out: &mut [QuantisedGroup]) = quantise_row_body
+}
+
+#[inline(always)]
+fn quantise_row_body(x: &[f32], out: &mut [QuantisedGroup]) {
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     let mut last = [0.0; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
@@ -182,6 +187,7 @@ const ROUND: f32 = 12_582_912.0;
 const ROUNDED: std::ops::RangeInclusive<i32> = 27..=252;
 
 /// Rounds one block into as many groups of it as there are.
+#[inline(always)]
 fn quantise_block(x: &[f32; BLOCK], out: &mut [QuantisedGroup]) {
     let sixteens = x.as_chunks::<GROUP>().0;
     let steps = Steps::of(std::array::from_fn(|i| largest(&sixteens[i])));
@@ -204,6 +210,7 @@ fn quantise_block(x: &[f32; BLOCK], out: &mut [QuantisedGroup]) {
 }
 
 /// The largest magnitude of a sixteen; what is no number counts as larger than all.
+#[inline(always)]
 fn largest(x: &[f32; GROUP]) -> f32 {
     f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())))
 }
@@ -220,6 +227,7 @@ impl Steps {
     /// The steps for sixteens of these largest magnitudes: a sixteen reaches up to `m · 2^k`, with one `m` in [1, 2) for all and
     /// the least `k` that holds it. Of the `m` that fit one sixteen exactly, that of the least squared error: the sum of squared
     /// steps.
+    #[inline(always)]
     fn of(largest: [f32; SIXTEENS]) -> Self {
         let exponents = largest.map(|x| (x.to_bits() >> 23) as i32);
         let fractions = largest.map(|x| (x.to_bits() & 0x007f_ffff) as i32);
@@ -379,7 +387,7 @@ mod tests {
                     let groups = cols.div_ceil(32);
                     let (mut plain, mut fast) =
                         (vec![QuantisedGroup::ZERO; groups], vec![QuantisedGroup::ZERO; groups]);
-                    quantise_row_plainly(&x, &mut plain);
+                    quantise_row_plainly(Isa::Portable, &x, &mut plain);
                     quantise_row(isa, &x, &mut fast);
                     for (i, (plain, fast)) in plain.iter().zip(&fast).enumerate() {
                         assert_eq!(format!("{plain:?}"), format!("{fast:?}"), "{isa:?} {cols} {spread} {i}");
