@@ -149,6 +149,14 @@ fn failures_name_their_line() {
 }
 
 #[test]
+fn tags_that_open_and_do_not_close_are_refused() {
+    for source in ["{%}", "{%%}", "a {% b", "{%}%}", "{%-}", "{% generation", "{%}{% generation %}"] {
+        let error = ChatTemplate::from_parts(Some(source), BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{source}: {error}");
+    }
+}
+
+#[test]
 fn a_hostile_template_fails_soon() {
     let begun = Instant::now();
     for source in [

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{hugging_face, json, text};
 use dots_model::{Error, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use proptest::prelude::*;
-use serde_json::{Value, json as value};
+use serde_json::{Map, Value, json as value};
 
 /// `field: expected …, found …` of the error that `source` gives.
 fn refusal(source: &TokenizerSource) -> String {
@@ -124,6 +126,24 @@ fn broken_files_and_configs_are_refused() {
     for config in [value!(null), value!([]), value!({"bos_token": 7, "additional_special_tokens": {"a": 1}})] {
         Tokenizer::new(&hugging_face(whole.as_str(), Some(config))).unwrap();
     }
+}
+
+#[test]
+fn hundreds_of_thousands_of_tokens_in_a_config_take_no_minutes() {
+    let entry = |i| {
+        let plain =
+            ["single_word", "lstrip", "rstrip", "normalized", "special"].map(|name| (name.to_owned(), false.into()));
+        Value::Object(plain.into_iter().chain([("content".to_owned(), format!("<{i}>").into())]).collect())
+    };
+    let entries: Map<String, Value> = (0..100_000).map(|i| ((1000 + i).to_string(), entry(i))).collect();
+    let special: Vec<String> = (0..100_000).map(|i| format!("<{}>", 99_999 - i)).collect();
+    let config = value!({ "added_tokens_decoder": entries, "additional_special_tokens": special });
+    let start = Instant::now();
+    let tokenizer = Tokenizer::new(&hugging_face(text("goldens/hf/tokenizer.json"), Some(config))).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 101_000);
+    assert!(tokenizer.is_special(1000) && tokenizer.is_special(100_999));
+    // Each looked for among all others is ten thousand million looks: minutes in a debug build.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -152,8 +152,9 @@ fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(open) = rest.find("{%") {
-        let Some(len) = rest[open..].find("%}") else { break };
-        let (before, after) = rest.split_at(open + len);
+        // Past the opening, whose `%` is no part of a closing: `{%}` is a mistake for the template engine to report.
+        let Some(len) = rest[open + 2..].find("%}") else { break };
+        let (before, after) = rest.split_at(open + 2 + len);
         let tag = &before[open + 2..];
         let replaced = match tag.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+')) {
             "generation" => tag.replace("generation", "if true"),

@@ -1,6 +1,6 @@
 //! A tokenizer from `tokenizer.json` and `tokenizer_config.json`.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -105,10 +105,9 @@ pub(super) fn read(path: &Path, tokenizer: &str, config: Option<&Value>) -> Resu
         merge_config(config, &mut added, &vocab)?;
     }
     settle(&mut vocab, &added)?;
-    let id_of = |text: &str| {
-        let in_added = added.iter().find(|added| added.token.content == text).map(|added| added.id);
-        in_added.or_else(|| vocab.get(text).copied())
-    };
+    // A file may have hundreds of thousands of either, so both are looked up.
+    let added_ids: HashMap<&str, u32> = added.iter().rev().map(|added| (&*added.token.content, added.id)).collect();
+    let id_of = |text: &str| added_ids.get(text).or_else(|| vocab.get(text)).copied();
     let (mut prefix, suffix) = template_processing(&file.post_processor, &id_of)?;
     let wants_bos = config.is_some_and(|config| config["add_bos_token"] == Value::Bool(true));
     if let Some(bos) = config.and_then(|config| token_text(&config["bos_token"])).filter(|_| wants_bos) {
@@ -177,27 +176,30 @@ fn token_text(value: &Value) -> Option<&str> {
 /// Takes over what transformers takes over from `tokenizer_config.json`: tokens of `added_tokens_decoder` that
 /// `tokenizer.json` lacks, and that every token with a role of its own is special.
 fn merge_config(config: &Value, added: &mut Vec<AddedId>, vocab: &Vocab) -> Result<(), Wrong> {
+    let mut places: HashMap<String, usize> =
+        added.iter().enumerate().rev().map(|(place, known)| (known.token.content.clone(), place)).collect();
+    let add = |added: &mut Vec<AddedId>, places: &mut HashMap<String, usize>, new: AddedId| {
+        places.insert(new.token.content.clone(), added.len());
+        added.push(new);
+    };
     let decoder = config["added_tokens_decoder"].as_object();
     for (id, entry) in decoder.into_iter().flatten() {
         let wrong = |found: String| Wrong::new("added_tokens_decoder", "ids with their tokens", found);
         let parsed: u32 = id.parse().map_err(|_| wrong(format!("{id:?}")))?;
         let token: AddedToken = serde_json::from_value(entry.clone()).map_err(|error| wrong(error.to_string()))?;
-        match added.iter_mut().find(|known| known.token.content == token.content) {
-            Some(known) => known.token.special |= token.special,
-            None => added.push(AddedId { id: parsed, token }),
+        match places.get(&token.content) {
+            Some(&place) => added[place].token.special |= token.special,
+            None => add(added, &mut places, AddedId { id: parsed, token }),
         }
     }
     let named = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
     let named = named.iter().filter_map(|name| token_text(&config[*name]));
     let more = config["additional_special_tokens"].as_array().into_iter().flatten().filter_map(token_text);
     for text in named.chain(more) {
-        match added.iter_mut().find(|known| known.token.content == text) {
-            Some(known) => known.token.special = true,
-            None => {
-                if let Some(&id) = vocab.get(text) {
-                    added.push(AddedId { id, token: AddedToken::from(text, true) });
-                }
-            }
+        match (places.get(text), vocab.get(text)) {
+            (Some(&place), _) => added[place].token.special = true,
+            (None, Some(&id)) => add(added, &mut places, AddedId { id, token: AddedToken::from(text, true) }),
+            (None, None) => {}
         }
     }
     Ok(())
