@@ -1,8 +1,7 @@
 //! `dots experts`: a checkpoint with more experts, or a dense one with some.
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +20,7 @@ use crate::{
     load,
     steps::Steps,
     table::Table,
-    units,
+    text, units,
 };
 
 const ADD_EXAMPLES: &str = "\
@@ -222,12 +221,8 @@ fn lineage() -> Map<String, Value> {
 
 /// The first ids of a text.
 fn of_text(checkpoint: &Checkpoint, path: &Path, most: usize) -> anyhow::Result<Vec<u32>> {
-    /// More than tokens have on average in any language.
-    const TOKEN_BYTES: u64 = 64;
-    let wrong = |error: io::Error| anyhow!("{}: {error}", path.display());
-    let mut bytes = Vec::new();
-    File::open(path).map_err(wrong)?.take(TOKEN_BYTES * most as u64).read_to_end(&mut bytes).map_err(wrong)?;
-    let mut tokens = load::tokenizer(checkpoint)?.encode(&String::from_utf8_lossy(&bytes), Specials::AsText);
+    let text = text::beginning(path, Some(most))?;
+    let mut tokens = load::tokenizer(checkpoint)?.encode(&text, Specials::AsText);
     tokens.truncate(most);
     if tokens.is_empty() {
         bail!("{}: expected a text, found none", path.display());

@@ -24,11 +24,13 @@ mod signals;
 mod steps;
 mod table;
 mod terminal;
+mod text;
 mod tokenize;
 mod tokenizer;
 mod train;
 mod transcript;
 mod units;
+mod version;
 mod watch;
 
 use std::{

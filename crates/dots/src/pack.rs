@@ -1,16 +1,14 @@
 //! `dots pack`: a checkpoint in dots' own types.
 
 use std::{
-    fs,
     io::{self, Write},
     path::Path,
 };
 
-use anyhow::anyhow;
 use dots_model::Checkpoint;
 use dots_pack::{Calibration, Options, Recipe, Summary};
 
-use crate::{cli::PackArgs, load, steps::Steps, table::Table, units};
+use crate::{cli::PackArgs, load, steps::Steps, table::Table, text, units};
 
 pub fn run(args: PackArgs) -> anyhow::Result<()> {
     let mut recipe: Recipe = args.recipe.clone();
@@ -31,7 +29,7 @@ pub fn run(args: PackArgs) -> anyhow::Result<()> {
 
 /// Runs the model over the text in `path`.
 fn calibrate(checkpoint: &Checkpoint, path: &Path, tokens: usize, threads: usize) -> anyhow::Result<Calibration> {
-    let text = fs::read_to_string(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let text = text::beginning(path, Some(tokens))?;
     let mut steps = Steps::new("calibrating", "tokens");
     let calibration = Calibration::run(checkpoint, &text, tokens, threads, &mut steps)?;
     steps.end();

@@ -78,9 +78,8 @@ fn perplexity_is_that_of_the_golden_log_probabilities() {
     assert!((found / expected - 1.0).abs() < 1e-4, "{found} where {expected} is right");
 }
 
-#[test]
-fn other_vocabularies_are_refused() {
-    // As long, but another token at some id.
+/// The model with another `tokenizer.json`.
+fn with_tokenizer(edit: impl Fn(String) -> String) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(fixture("hf")).unwrap() {
         let entry = entry.unwrap();
@@ -88,7 +87,32 @@ fn other_vocabularies_are_refused() {
     }
     let path = folder.path().join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("<|endofresponse|>", "<|endofanswer|>")).unwrap();
+    fs::write(&path, edit(text)).unwrap();
+    folder
+}
+
+#[test]
+fn a_token_that_the_model_has_no_row_for_is_named() {
+    let folder = with_tokenizer(|text| {
+        let mut file: Value = serde_json::from_str(&text).unwrap();
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        let mut more = added[0].clone();
+        (more["id"], more["content"]) = (600.into(), "<|more|>".into());
+        added.push(more);
+        file.to_string()
+    });
+    // The last token is predicted and not read, so no step of either model would look at it.
+    let text = folder.path().join("text");
+    fs::write(&text, "one two<|more|>").unwrap();
+    let mut command = dots();
+    command.arg("compare").args([folder.path(), folder.path()]).arg("--text").arg(text).args(["--context", "64"]);
+    Ran::of(command).failed_saying(&["vocab_size 512", "600"]);
+}
+
+#[test]
+fn other_vocabularies_are_refused() {
+    // As long, but another token at some id.
+    let folder = with_tokenizer(|text| text.replace("<|endofresponse|>", "<|endofanswer|>"));
     let path = folder.path().to_str().unwrap();
     compare(&fixture("hf"), folder.path(), &[]).failed_saying(&[path, "506", "<|endofresponse|>", "<|endofanswer|>"]);
 }

@@ -107,3 +107,19 @@ fn a_file_of_the_source_is_not_written_over() {
     let error = export(&source, folder.path(), Held::AsSource, 1, &mut ()).unwrap_err().to_string();
     assert!(error.contains("this is a folder"), "{error}");
 }
+
+#[test]
+fn a_tokenizer_larger_than_the_model_is_refused_as_no_reader_would_take_it() {
+    let source = support::copy_of(&golden("hf"));
+    let path = source.path().join("tokenizer.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let added = file["added_tokens"].as_array_mut().unwrap();
+    let mut more = added[0].clone();
+    (more["id"], more["content"]) = (600.into(), "<|more|>".into());
+    added.push(more);
+    std::fs::write(&path, file.to_string()).unwrap();
+    let out = source.path().join("out.gguf");
+    let error = export(&open(source.path()), &out, Held::AsSource, 1, &mut ()).unwrap_err().to_string();
+    assert!(error.contains("tokenizer") && error.contains("below vocab_size 512") && error.contains("600"), "{error}");
+    assert!(!out.exists());
+}

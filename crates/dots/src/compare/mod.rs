@@ -3,13 +3,9 @@
 mod report;
 mod statistics;
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::io::{self, Write};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use dots_model::{
     Checkpoint, Error,
     cpu::{CpuExecutor, CpuOptions},
@@ -25,11 +21,9 @@ use self::{
 use crate::{
     cli::CompareArgs,
     load::{self, NoModel},
-    memory, units,
+    memory, text, units,
 };
 
-/// Most bytes of a text: far more than anybody waits for.
-const MOST_TEXT_BYTES: u64 = 1 << 30;
 /// Logits of one model that exist at once.
 const LOGITS_BYTES: usize = 64 << 20;
 /// Most tokens in one step, where the vocabulary is small.
@@ -50,11 +44,16 @@ pub fn run(args: CompareArgs) -> anyhow::Result<()> {
             );
         }
     }
-    let text = read(&args.text)?;
+    let text = text::beginning(&args.text, args.tokens)?;
     let mut tokens = tokenizer.encode(&text, Specials::Parse);
     tokens.truncate(args.tokens.unwrap_or(usize::MAX));
     if tokens.len() < 2 {
         bail!("{}: expected a text of at least 2 tokens, found {}", args.text.display(), tokens.len());
+    }
+    // A tokenizer may have more than the model, which must know the last token too.
+    let vocab_size = reference.config.vocab_size;
+    if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+        bail!("{}: expected ids below vocab_size {vocab_size}, found {id} for a token of the text", path(&reference));
     }
 
     let step_tokens = (LOGITS_BYTES / (4 * reference.config.vocab_size)).clamp(1, STEP_TOKENS).min(args.context);
@@ -160,15 +159,6 @@ fn same_vocabulary(reference: &Checkpoint, tokenizer: &Tokenizer, model: &Checkp
 
 fn path(checkpoint: &Checkpoint) -> String {
     checkpoint.path.display().to_string()
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    let wrong = |error: io::Error| anyhow!("{}: {error}", path.display());
-    let length = fs::metadata(path).map_err(wrong)?.len();
-    if length > MOST_TEXT_BYTES {
-        bail!("{}: expected at most {}, found {}", path.display(), units::bytes(MOST_TEXT_BYTES), units::bytes(length));
-    }
-    fs::read_to_string(path).map_err(wrong)
 }
 
 /// Law 3. Weights are mapped, so they need not fit.

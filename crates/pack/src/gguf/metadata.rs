@@ -112,6 +112,12 @@ impl Metadata {
         if !vocabulary.suffix.is_empty() || vocabulary.prefix.len() > 1 {
             notes.push("the tokenizer adds tokens to every text that a GGUF cannot name".into());
         }
+        let (vocab_size, tokens) = (checkpoint.config.vocab_size, vocabulary.tokens.len());
+        if tokens > vocab_size {
+            let expected = format!("ids below vocab_size {vocab_size}");
+            let found = format!("tokens up to {}, which no row of the head stands for", tokens - 1);
+            return Err(dots_model::Error::invalid(&checkpoint.path, "tokenizer", expected, found).into());
+        }
         // A row of the head for which there is no token is still an id, and llama.cpp takes the size from this list.
         for id in vocabulary.tokens.len()..checkpoint.config.vocab_size {
             vocabulary.tokens.push(format!("[PAD{id}]"));
