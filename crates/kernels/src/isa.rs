@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::dot::has_bf16;
+
 /// A family of instructions that kernels are compiled for.
 ///
 /// Who has one may call every kernel with it, so other crates cannot name those that a machine may lack, and get them from
@@ -48,9 +50,11 @@ impl Isa {
         found
     }
 
-    /// Its name, for people.
+    /// Its name, for people and for what must not be mixed: kernels give the same bits on two machines where it is the same. So it says
+    /// whether this machine multiplies bf16 numbers too, whose sums are rounded otherwise.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512 if has_bf16(self) => "AVX-512 VNNI and BF16",
             Self::Avx512 => "AVX-512 VNNI",
             Self::Avx2 => "AVX2",
             Self::Portable => "portable",

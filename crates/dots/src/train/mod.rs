@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
-use dots_kernels::{Compute, Isa, dot::has_bf16, measure::peak_ops_per_second, pool::Pool};
+use dots_kernels::{Compute, Isa, measure::peak_ops_per_second, pool::Pool};
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
@@ -34,7 +34,7 @@ use dots_train::{
 use serde_json::{Map, Value, json};
 
 use self::{plan::Given, shown::Shown};
-use crate::{flags::threads, memory, signals, terminal::say, units};
+use crate::{flags::threads, memory, signals, terminal::say, units, version::made_by};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -49,11 +49,6 @@ Examples:
 Ctrl-C ends the step under way, writes a checkpoint and leaves; a second one
 leaves at once. Killed at any moment, a run goes on from its last checkpoint
 to the same numbers. `dots watch RUN` shows it in the browser.";
-
-/// This program, as runs note it.
-fn made_by() -> String {
-    format!("dots {} ({})", env!("CARGO_PKG_VERSION"), option_env!("DOTS_BUILD").unwrap_or("release"))
-}
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -82,7 +77,7 @@ pub struct TrainArgs {
     /// Speed to plan with, where it is known; else it is measured here
     #[arg(long, value_name = "N", value_parser = positive, requires = "plan", conflicts_with = "gpu_tflops")]
     pub tokens_per_second: Option<f64>,
-    /// Plan for a GPU that does so many TFLOP/s of training (an H800 did 199 for dots.llm1): time is GPU hours
+    /// Plan for a GPU that does so many TFLOP/s of training (an H800 did 198 for dots.llm1): time is GPU hours
     #[arg(long, value_name = "N", value_parser = positive, requires = "plan")]
     pub gpu_tflops: Option<f64>,
     /// Go on with a run whose last steps another build of dots made, or another instruction set
@@ -180,7 +175,7 @@ impl Legs<'_> {
         let mut loader = Loader::new(recipe, &order)?;
         let origin = Origin {
             made_by: made_by(),
-            instruction_set: instruction_set(),
+            instruction_set: Isa::best().name().to_owned(),
             threads: Pool::workers(options.threads),
             tokenizer_sha256: self.tokenizer.clone(),
             data: data(&order, &self.tokenizer)?,
@@ -320,12 +315,6 @@ fn say_size(recipe: &Recipe, options: &Options) -> anyhow::Result<()> {
         units::bytes(plan::of(recipe, options)?.total_bytes()),
     ));
     Ok(())
-}
-
-/// What this machine's products are computed with.
-fn instruction_set() -> String {
-    let isa = Isa::best();
-    format!("{}{}", isa.name(), if has_bf16(isa) { " and BF16" } else { "" })
 }
 
 /// By source its shards or files of chats, each with its hash. Shards of another tokenizer are refused.

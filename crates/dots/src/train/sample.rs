@@ -25,6 +25,7 @@ use crate::{
     load::{self, Users},
     terminal::say,
     units,
+    version::made_by,
 };
 
 pub const EXAMPLES: &str = "\
@@ -138,7 +139,7 @@ pub fn answers(
     sampling.seed = None;
     let arithmetic = Arithmetic::from(asked.engine.arithmetic);
     let cache_type = asked.engine.kv_cache_type.map_or(arithmetic.cache_type(), CacheType::from);
-    let key = checkpoint.cache_key(arithmetic, cache_type, dots_kernels::Isa::best().name());
+    let key = checkpoint.cache_key(&made_by(), arithmetic, cache_type, dots_kernels::Isa::best().name());
     // Before the breakers, which are known by their flags.
     let sampled = format!("{sampling:?}");
     let template = load::template(&checkpoint)?;

@@ -9,19 +9,25 @@ use crate::executor::{Arithmetic, CacheType};
 const SAMPLE_BYTES: usize = 1024;
 
 impl Checkpoint {
-    /// Names what a cache block's bytes depend on beside its tokens: these weights, this version of the program, how it
-    /// computes and what the cache holds.
+    /// Names what a cache block's bytes depend on beside its tokens: these weights, how the program computes and what the cache holds.
+    /// `made_by` names the program's build, since two may round differently.
     ///
     /// Of each tensor the name, type, shape and length count, its scales, and a kilobyte from its beginning, its middle and its end:
     /// to read every byte of 80 GB takes longer than the prefill that a kept block saves, and no training step or
     /// quantisation leaves so many samples as they were.
-    pub fn cache_key(&self, arithmetic: Arithmetic, cache_type: CacheType, instruction_set: &str) -> [u8; 32] {
+    pub fn cache_key(
+        &self,
+        made_by: &str,
+        arithmetic: Arithmetic,
+        cache_type: CacheType,
+        instruction_set: &str,
+    ) -> [u8; 32] {
         let mut hash = Sha256::new();
         let mut field = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        field(env!("CARGO_PKG_VERSION").as_bytes());
+        field(made_by.as_bytes());
         field(format!("{arithmetic:?}").as_bytes());
         field(cache_type.name().as_bytes());
         field(instruction_set.as_bytes());
@@ -51,7 +57,7 @@ mod tests {
     use crate::{Config, checkpoint::Types};
 
     #[test]
-    fn a_key_follows_weights_arithmetic_cache_and_instructions() {
+    fn a_key_follows_weights_build_arithmetic_cache_and_instructions() {
         let config = Config {
             num_hidden_layers: 2,
             hidden_size: 64,
@@ -67,12 +73,13 @@ mod tests {
             ..Config::dots_llm1()
         };
         let checkpoint = Checkpoint::random("random", config, Types::named("BF16").unwrap(), 1).unwrap();
-        let key = |checkpoint: &Checkpoint| checkpoint.cache_key(Arithmetic::Fast, CacheType::Bf16, "AVX2");
+        let key = |checkpoint: &Checkpoint| checkpoint.cache_key("one", Arithmetic::Fast, CacheType::Bf16, "AVX2");
         assert_eq!(key(&checkpoint), key(&checkpoint.clone()));
         let others = [
-            checkpoint.cache_key(Arithmetic::Exact, CacheType::Bf16, "AVX2"),
-            checkpoint.cache_key(Arithmetic::Fast, CacheType::Q8, "AVX2"),
-            checkpoint.cache_key(Arithmetic::Fast, CacheType::Bf16, "portable"),
+            checkpoint.cache_key("two", Arithmetic::Fast, CacheType::Bf16, "AVX2"),
+            checkpoint.cache_key("one", Arithmetic::Exact, CacheType::Bf16, "AVX2"),
+            checkpoint.cache_key("one", Arithmetic::Fast, CacheType::Q8, "AVX2"),
+            checkpoint.cache_key("one", Arithmetic::Fast, CacheType::Bf16, "portable"),
         ];
         assert!(others.iter().all(|other| *other != key(&checkpoint)));
         let mut changed = checkpoint.clone();

@@ -120,7 +120,7 @@ impl CpuExecutor {
         })
     }
 
-    /// The instruction set in use, for people.
+    /// The instruction set in use: [`dots_kernels::Isa::name`].
     pub fn instruction_set(&self) -> &'static str {
         self.compute.isa().name()
     }
