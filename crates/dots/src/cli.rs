@@ -279,7 +279,7 @@ pub struct BenchArgs {
     /// Runs of each, of which the median counts, after one that does not
     #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     pub repeat: usize,
-    /// exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
+    /// exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16 where the processor multiplies such numbers
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
     /// What keys and values are rounded to: q8 takes half of bf16's memory, q4 a third [default: bf16; with exact f32]
@@ -289,7 +289,7 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "random")]
     pub no_mmap: bool,
     /// Keep the system from taking the weights' memory back
-    #[arg(long)]
+    #[arg(long, conflicts_with = "random")]
     pub mlock: bool,
     /// Threads [default: every core]
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -363,7 +363,7 @@ pub struct CompareArgs {
     /// Stop after this many tokens of the text
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     pub tokens: Option<usize>,
-    /// The model's: exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16
+    /// The model's: exact: activations in f32; fast: activations rounded to 8 bits, beside bf16 weights to bf16 where the processor multiplies such numbers
     #[arg(long, value_enum, default_value_t = ArithmeticArg::Exact)]
     pub arithmetic: ArithmeticArg,
     /// What the model's keys and values are rounded to [default: bf16; exact: f32]

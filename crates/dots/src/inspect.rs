@@ -10,7 +10,7 @@ use anyhow::bail;
 use dots_kernels::WeightType;
 use dots_model::{
     Checkpoint, Config,
-    checkpoint::{Format, TokenizerSource},
+    checkpoint::{Format, TokenizerSource, WeightBytes},
     cpu::CpuOptions,
     executor::{Arithmetic, CacheType, Plan},
     tokenizer::Tokenizer,
@@ -119,7 +119,7 @@ impl<'a> Report<'a> {
             let share = types.entry(tensor.kind).or_default();
             share.count += 1;
             share.weights += tensor.shape.iter().map(|size| *size as u64).product::<u64>();
-            share.bytes += load::tensor_bytes(tensor);
+            share.bytes += tensor.bytes();
             files.insert(tensor.file.clone());
         }
         let disk_bytes = match inside::is(checkpoint) {
@@ -148,7 +148,7 @@ impl<'a> Report<'a> {
             disk_bytes,
             tensor_bytes: types.values().map(|share| share.bytes).sum(),
             types,
-            active_bytes: load::active_bytes(checkpoint),
+            active_bytes: WeightBytes::of(checkpoint).of_token,
             tokenizer: checkpoint.tokenizer.as_ref().map(tokenizer_facts).transpose()?,
             memory: memory::of_this_machine(),
             plans,

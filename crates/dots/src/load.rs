@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail};
 use dots_engine::{Engine, EngineOptions, Grammars, SpillOptions};
 use dots_model::{
     Checkpoint,
-    checkpoint::Tensor,
+    checkpoint::WeightBytes,
     cpu::{CpuExecutor, CpuOptions},
     executor::{Arithmetic, CacheType, Plan},
     hub::{self, Progress},
@@ -22,8 +22,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     flags::engine::EngineArgs,
     inside, memory,
-    plan::{self, Wish},
+    plan::{self, WeightsPlace, Wish},
     units,
+    version::made_by,
 };
 
 /// Longest sequences that a server's cache holds at once, where memory allows it.
@@ -101,7 +102,7 @@ pub fn template(checkpoint: &Checkpoint) -> anyhow::Result<ChatTemplate> {
 
 /// Does with the weights what `--no-mmap` and `--mlock` ask for; `taken_bytes` is what else will be taken.
 pub fn settle(checkpoint: &mut Checkpoint, no_mmap: bool, mlock: bool, taken_bytes: u64) -> anyhow::Result<()> {
-    let weights_bytes: u64 = checkpoint.tensors().map(|(_, tensor)| tensor.data.len() as u64).sum();
+    let weights_bytes: u64 = checkpoint.tensors().map(|(_, tensor)| tensor.bytes()).sum();
     if let (true, Some(memory)) = (no_mmap || mlock, memory::of_this_machine())
         && weights_bytes.saturating_add(taken_bytes) > memory.available_bytes
     {
@@ -161,11 +162,7 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
     let options = options(lengths.cache_tokens);
     // A closed stderr is no reason not to run.
     let plan = options.plan(&checkpoint);
-    let weights = match (args.no_mmap, inside::is(&checkpoint)) {
-        (true, _) => "in memory of their own",
-        (false, true) => "inside the program",
-        (false, false) => "mapped from their files",
-    };
+    let weights = WeightsPlace::of(&checkpoint, args.no_mmap);
     let _ = plan::print(&mut io::stderr().lock(), plan, weights, &lengths, cache_type, memory);
     settle(&mut checkpoint, args.no_mmap, args.mlock, plan.cache_bytes.saturating_add(plan.buffers_bytes))?;
 
@@ -174,7 +171,7 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
         None => None,
         Some(folder) => {
             std::fs::create_dir_all(folder).map_err(|error| anyhow!("--kv-spill {}: {error}", folder.display()))?;
-            let key = checkpoint.cache_key(arithmetic, cache_type, executor.instruction_set());
+            let key = checkpoint.cache_key(&made_by(), arithmetic, cache_type, executor.instruction_set());
             Some(SpillOptions { folder: folder.clone(), limit_bytes: args.kv_spill_gb as u64 * 1_000_000_000, key })
         }
     };
@@ -191,29 +188,8 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
             eos_token_ids: checkpoint.generation.eos_token_ids.clone(),
         },
     );
-    let active_bytes = active_bytes(&checkpoint);
+    let active_bytes = WeightBytes::of(&checkpoint).of_token;
     Ok(Running { engine, tokenizer, max_model_len: lengths.max_model_len, active_bytes, plan, checkpoint })
-}
-
-/// Bytes that a tensor takes, its scales included.
-pub fn tensor_bytes(tensor: &Tensor) -> u64 {
-    tensor.data.len() as u64 + size_of_val(&*tensor.row_scales) as u64
-}
-
-/// Bytes of weights that one decoded token reads: all but the embedding table and the experts not chosen.
-pub fn active_bytes(checkpoint: &Checkpoint) -> u64 {
-    let config = &checkpoint.config;
-    let mut always: u64 = 0;
-    let mut experts: u64 = 0;
-    for (name, tensor) in checkpoint.tensors() {
-        if name.contains(".mlp.experts.") {
-            experts += tensor_bytes(tensor);
-        } else if name != "model.embed_tokens.weight" {
-            always += tensor_bytes(tensor);
-        }
-    }
-    let chosen = u128::from(experts) * config.num_experts_per_tok as u128 / config.n_routed_experts.max(1) as u128;
-    always + u64::try_from(chosen).unwrap_or(u64::MAX)
 }
 
 /// A current-thread runtime: the engine has its own thread, so this one only waits.

@@ -2,9 +2,12 @@
 
 use std::io::{self, Write};
 
-use dots_model::executor::{Arithmetic, CacheType, Plan};
+use dots_model::{
+    Checkpoint,
+    executor::{Arithmetic, CacheType, Plan},
+};
 
-use crate::{memory::Memory, units};
+use crate::{inside, memory::Memory, units};
 
 /// What decides the lengths.
 #[derive(Debug, Clone, Copy)]
@@ -136,11 +139,42 @@ pub fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
     }
 }
 
-/// Says what is about to be taken; `weights` says where they lie.
+/// Where weights lie while a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightsPlace {
+    Mapped,
+    Inside,
+    /// Copied there from files.
+    Memory,
+    /// Random ones.
+    Made,
+}
+
+impl WeightsPlace {
+    /// Of a checkpoint that was opened, or will be copied.
+    pub fn of(checkpoint: &Checkpoint, no_mmap: bool) -> Self {
+        match (no_mmap, inside::is(checkpoint)) {
+            (true, _) => Self::Memory,
+            (false, true) => Self::Inside,
+            (false, false) => Self::Mapped,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Mapped => "mapped from their files",
+            Self::Inside => "inside the program",
+            Self::Memory => "in memory of their own",
+            Self::Made => "made in memory",
+        }
+    }
+}
+
+/// Says what is about to be taken.
 pub fn print(
     out: &mut dyn Write,
     plan: Plan,
-    weights: &str,
+    weights: WeightsPlace,
     lengths: &Lengths,
     cache_type: CacheType,
     memory: Option<Memory>,
@@ -148,14 +182,15 @@ pub fn print(
     let context = lengths.max_model_len;
     writeln!(out, "memory for a context of {context} tokens:")?;
     let mut line = |what: &str, bytes: u64, of: &str| writeln!(out, "  {what:<8} {:>10}  {of}", units::bytes(bytes));
-    line("weights", plan.weights_bytes, weights)?;
+    line("weights", plan.weights_bytes, weights.words())?;
     line("cache", plan.cache_bytes, &format!("{} tokens in {}", lengths.cache_tokens, cache_type.name()))?;
     line("buffers", plan.buffers_bytes, &format!("steps of up to {} tokens", plan.max_batch_tokens))?;
     match memory {
         Some(memory) => {
             line("free", memory.available_bytes, &format!("of this machine's {}", units::bytes(memory.total_bytes)))?;
             let taken = plan.cache_bytes.saturating_add(plan.buffers_bytes);
-            if plan.weights_bytes > memory.available_bytes.saturating_sub(taken) {
+            let mapped = matches!(weights, WeightsPlace::Mapped | WeightsPlace::Inside);
+            if mapped && plan.weights_bytes > memory.available_bytes.saturating_sub(taken) {
                 writeln!(
                     out,
                     "The weights do not fit into what is left: they are mapped, and read from disk again as they are \
@@ -241,8 +276,13 @@ mod tests {
     #[test]
     fn weights_beyond_the_memory_are_no_error_but_said() {
         let lengths = choose(Wish { max_model_len: Some(1), ..NOTHING_ASKED }, memory(2000), plan).unwrap();
-        let mut out = Vec::new();
-        print(&mut out, plan(1), "mapped from their files", &lengths, CacheType::Bf16, memory(2000)).unwrap();
-        assert!(String::from_utf8(out).unwrap().contains("read from disk"));
+        let said = |weights| {
+            let mut out = Vec::new();
+            print(&mut out, plan(1), weights, &lengths, CacheType::Bf16, memory(2000)).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(said(WeightsPlace::Mapped).contains("read from disk"));
+        let copied = said(WeightsPlace::Memory);
+        assert!(copied.contains("in memory of their own") && !copied.contains("mapped"), "{copied}");
     }
 }

@@ -47,7 +47,10 @@ mod tests {
     use dots_model::{Config, executor::Plan};
 
     use super::{
-        super::run::{Measured, Phase},
+        super::{
+            report::Products,
+            run::{Measured, Phase},
+        },
         *,
     };
 
@@ -60,7 +63,7 @@ mod tests {
             plan: Plan::default(),
             instruction_set: "portable",
             threads: 1,
-            quantised_products: true,
+            products: Products::Int8,
             lines: vec![Measured { case, seconds: seconds.to_vec(), work }],
         }
     }

@@ -13,22 +13,22 @@ use anyhow::{anyhow, bail};
 use dots_kernels::measure::Machine;
 use dots_model::{
     Checkpoint, Config,
-    checkpoint::Types,
+    checkpoint::{Types, WeightBytes},
     cpu::{CpuExecutor, CpuOptions},
     executor::{Arithmetic, BLOCK_TOKENS, CacheType, Plan},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
-    cost::WeightBytes,
     extrapolate::Extrapolation,
-    report::{Report, Subject},
+    report::{Products, Report, Subject},
     run::{Case, Measured, Phase, Runner},
 };
 use crate::{
     cli::{BenchArgs, BenchCommand},
-    inside, load,
+    load,
     memory::{self, Memory},
+    plan::{self, Lengths, WeightsPlace},
     units,
 };
 pub use shape::Shape;
@@ -57,7 +57,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     // A closed stderr is no reason not to run.
     if let (Some(model), Some(plan)) = (models.last(), plans.last()) {
-        let _ = say_plan(&mut io::stderr().lock(), model, plan, &options, memory);
+        let lengths = Lengths { max_model_len: extent(&cases).0, cache_tokens: options.cache_tokens, note: None };
+        let (out, weights) = (&mut io::stderr().lock(), model.place(args.no_mmap));
+        let _ = plan::print(out, *plan, weights, &lengths, options.cache_type, memory);
     }
 
     let bar = bar((models.len() * cases.len() * (args.repeat + 1) + models.len() + 1) as u64);
@@ -68,8 +70,12 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     bar.inc(1);
 
     let mut subjects = Vec::with_capacity(models.len());
-    for model in models {
-        subjects.push(measure(model, &cases, &options, args.repeat, &bar)?);
+    for (model, plan) in models.into_iter().zip(&plans) {
+        bar.set_message("loading");
+        let mut checkpoint = model.load()?;
+        let taken_bytes = plan.cache_bytes.saturating_add(plan.buffers_bytes);
+        load::settle(&mut checkpoint, args.no_mmap, args.mlock, taken_bytes)?;
+        subjects.push(measure(&checkpoint, &cases, &options, args.repeat, &bar)?);
     }
     bar.finish_and_clear();
     let Some(subject) = subjects.pop() else { return Ok(()) };
@@ -112,6 +118,13 @@ impl Model {
         }
     }
 
+    fn place(&self, no_mmap: bool) -> WeightsPlace {
+        match self {
+            Self::File(checkpoint) => WeightsPlace::of(checkpoint, no_mmap),
+            Self::Random { .. } => WeightsPlace::Made,
+        }
+    }
+
     fn load(self) -> anyhow::Result<Checkpoint> {
         Ok(match self {
             Self::File(checkpoint) => *checkpoint,
@@ -125,9 +138,7 @@ impl Model {
 /// The models to measure: one, or the smaller of two first where a line is to be drawn through them.
 fn models(args: &BenchArgs) -> anyhow::Result<Vec<Model>> {
     let Some(shape) = args.random else {
-        let mut checkpoint = load::open(args.model.as_deref())?;
-        load::settle(&mut checkpoint, args.no_mmap, args.mlock, 0)?;
-        return Ok(vec![Model::File(Box::new(checkpoint))]);
+        return Ok(vec![Model::File(Box::new(load::open(args.model.as_deref())?))]);
     };
     let random = |shape: Shape| Model::Random { shape, config: Box::new(shape.config()), types: args.types };
     let Some(layers) = args.extrapolate else { return Ok(vec![random(shape)]) };
@@ -215,48 +226,20 @@ fn fits(plan: &Plan, weights_in_memory: bool, cache_tokens: usize, memory: Optio
     )
 }
 
-/// Says what is about to be taken.
-fn say_plan(
-    out: &mut dyn Write,
-    model: &Model,
-    plan: &Plan,
-    options: &CpuOptions,
-    memory: Option<Memory>,
-) -> io::Result<()> {
-    let weights = match model {
-        Model::Random { .. } => "made in memory",
-        Model::File(checkpoint) if inside::is(checkpoint) => "inside the program",
-        Model::File(_) => "mapped from their files",
-    };
-    let cache = format!("{} tokens in {}", options.cache_tokens, options.cache_type.name());
-    writeln!(out, "memory:")?;
-    writeln!(out, "  {:<8} {:>10}  {weights}", "weights", units::bytes(plan.weights_bytes))?;
-    writeln!(out, "  {:<8} {:>10}  {cache}", "cache", units::bytes(plan.cache_bytes))?;
-    let steps = format!("steps of up to {} tokens", plan.max_batch_tokens);
-    writeln!(out, "  {:<8} {:>10}  {steps}", "buffers", units::bytes(plan.buffers_bytes))?;
-    if let Some(memory) = memory {
-        let of = format!("of this machine's {}", units::bytes(memory.total_bytes));
-        writeln!(out, "  {:<8} {:>10}  {of}", "free", units::bytes(memory.available_bytes))?;
-    }
-    Ok(())
-}
-
-/// Loads `model` and runs every case on it.
+/// Runs every case on `checkpoint`.
 fn measure(
-    model: Model,
+    checkpoint: &Checkpoint,
     cases: &[Case],
     options: &CpuOptions,
     repeat: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Subject> {
-    bar.set_message("loading");
-    let checkpoint = model.load()?;
-    let weights = WeightBytes::of(&checkpoint);
-    let quantised_products = options.arithmetic == Arithmetic::Fast && 2 * weights.quantised > weights.of_token;
-    let mut executor = CpuExecutor::new(&checkpoint, options)?;
+    let weights = WeightBytes::of(checkpoint);
+    let products = Products::of(&weights, options.arithmetic);
+    let mut executor = CpuExecutor::new(checkpoint, options)?;
     let (instruction_set, threads) = (executor.instruction_set(), executor.threads());
     let (positions, batch) = extent(cases);
-    let plan = options.plan(&checkpoint);
+    let plan = options.plan(checkpoint);
     let mut runner = Runner::new(&mut executor, weights, batch, positions)?;
     bar.inc(1);
     let layers = checkpoint.config.num_hidden_layers;
@@ -274,7 +257,7 @@ fn measure(
         plan,
         instruction_set,
         threads,
-        quantised_products,
+        products,
         lines,
     })
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use dots_kernels::measure::Machine;
 use dots_model::{
+    checkpoint::WeightBytes,
     config::Parameters,
     executor::{Arithmetic, CacheType, Plan},
 };
@@ -24,9 +25,29 @@ pub struct Subject {
     pub plan: Plan,
     pub instruction_set: &'static str,
     pub threads: usize,
-    /// Whether most weights are multiplied as 8-bit integers.
-    pub quantised_products: bool,
+    pub products: Products,
     pub lines: Vec<Measured>,
+}
+
+/// What most weights are multiplied as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    Int8,
+    Bf16,
+    F32,
+}
+
+impl Products {
+    /// As the kernels choose it: integers for quantised weights; for BF16 and FP8 what [`Machine::bf16_ops_per_second`] measures, which
+    /// is f32 where a processor has no products of bf16.
+    pub fn of(weights: &WeightBytes, arithmetic: Arithmetic) -> Self {
+        let others = weights.of_token - weights.quantised - weights.bf16;
+        match arithmetic {
+            Arithmetic::Fast if weights.quantised > weights.bf16.max(others) => Self::Int8,
+            Arithmetic::Fast if weights.bf16 > others => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
 }
 
 /// Everything that is shown.
@@ -66,10 +87,11 @@ impl Report {
     fn limit(&self, phase: Phase) -> (&'static str, &'static str, f64) {
         match phase {
             Phase::Decode => ("reading", "read_bandwidth", self.machine.read_bytes_per_second),
-            Phase::Prefill if self.subject.quantised_products => {
-                ("int8", "int8_dot_products", self.machine.int8_ops_per_second)
-            }
-            Phase::Prefill => ("f32", "f32_multiply_adds", self.machine.f32_ops_per_second),
+            Phase::Prefill => match self.subject.products {
+                Products::Int8 => ("int8", "int8_dot_products", self.machine.int8_ops_per_second),
+                Products::Bf16 => ("bf16", "bf16_dot_products", self.machine.bf16_ops_per_second),
+                Products::F32 => ("f32", "f32_multiply_adds", self.machine.f32_ops_per_second),
+            },
         }
     }
 
@@ -117,9 +139,10 @@ impl Report {
         )?;
         writeln!(
             out,
-            "this machine: reads {:.1} GB/s, int8 dot products {}/s, f32 multiply-adds {}/s\n",
+            "this machine: reads {:.1} GB/s, int8 dot products {}/s, bf16 dot products {}/s, f32 multiply-adds {}/s\n",
             machine.read_bytes_per_second / 1e9,
             operations(machine.int8_ops_per_second),
+            operations(machine.bf16_ops_per_second),
             operations(machine.f32_ops_per_second)
         )?;
         let mut table =
@@ -218,6 +241,7 @@ impl Report {
             "machine": {
                 "read_bytes_per_second": machine.read_bytes_per_second,
                 "int8_ops_per_second": machine.int8_ops_per_second,
+                "bf16_ops_per_second": machine.bf16_ops_per_second,
                 "f32_ops_per_second": machine.f32_ops_per_second,
                 "buffer_bytes": machine.buffer_bytes,
             },
@@ -277,6 +301,16 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(spread(&[1.0, 2.0, 4.0]), 1.5);
         assert_eq!(spread(&[2.0]), 0.0);
+    }
+
+    #[test]
+    fn a_prompt_is_held_against_the_peak_of_its_own_products() {
+        let weights = |quantised, bf16| WeightBytes { always: 0, expert: vec![], of_token: 100, quantised, bf16 };
+        let fast = |quantised, bf16| Products::of(&weights(quantised, bf16), Arithmetic::Fast);
+        assert_eq!(fast(60, 30), Products::Int8);
+        assert_eq!(fast(30, 60), Products::Bf16);
+        assert_eq!(fast(20, 20), Products::F32);
+        assert_eq!(Products::of(&weights(90, 0), Arithmetic::Exact), Products::F32);
     }
 
     #[test]

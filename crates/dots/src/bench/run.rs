@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use dots_model::{
     Error,
+    checkpoint::WeightBytes,
     executor::{BLOCK_TOKENS, Batch, BlockId, Executor, LayerRouting, Sampling, Slice, Want},
 };
 
-use super::cost::{self, WeightBytes};
+use super::cost;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

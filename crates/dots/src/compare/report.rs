@@ -9,7 +9,7 @@ use dots_model::{
 use serde_json::{Value, json};
 
 use super::statistics::Summary;
-use crate::{load::tensor_bytes, plan, table::Table, terminal::clean, units};
+use crate::{plan, table::Table, terminal::clean, units};
 
 /// One of the two.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl Side {
             name: checkpoint.path.display().to_string(),
             arithmetic,
             cache_type,
-            weights_bytes: checkpoint.tensors().map(|(_, tensor)| tensor_bytes(tensor)).sum(),
+            weights_bytes: checkpoint.tensors().map(|(_, tensor)| tensor.bytes()).sum(),
             parameters: checkpoint.config.parameters().total,
         }
     }

@@ -20,7 +20,7 @@ pub mod headings {
 pub struct EngineArgs {
     /// How activations are rounded
     ///
-    /// exact: not at all, they are f32; fast: to 8 bits, beside bf16 weights to bf16.
+    /// exact: not at all, they are f32; fast: to 8 bits, beside bf16 weights to bf16 where the processor multiplies such numbers.
     #[arg(long, value_enum, value_name = "KIND", default_value_t = ArithmeticArg::Fast)]
     pub arithmetic: ArithmeticArg,
     /// Read the weights into memory instead of mapping their files

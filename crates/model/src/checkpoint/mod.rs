@@ -19,6 +19,7 @@ mod random;
 mod residence;
 mod tensor;
 mod types;
+mod weight_bytes;
 
 use std::{
     collections::HashMap,
@@ -36,6 +37,7 @@ pub(crate) use hf::shard_names;
 pub use names::{expected_tensors, gguf_name};
 pub use tensor::Tensor;
 pub use types::{Types, held_as, tensor_bytes};
+pub use weight_bytes::WeightBytes;
 
 /// The kind of files that a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// Bytes that it takes, its row scales included.
+    pub fn bytes(&self) -> u64 {
+        self.data.len() as u64 + size_of_val(&*self.row_scales) as u64
+    }
+
     /// The matrix, borrowed from the mapping: no copy, no allocation. Fails for anything but two dimensions.
     pub fn weights(&self) -> Result<Weights<'_>, Error> {
         let [rows, cols] = self.shape[..] else {
