@@ -225,7 +225,7 @@ def results(contestants, a, model):
     versions = [f"{column} {version}" for column in columns for version in {c.version for c in of[column]} if version]
     yield "# Beside peers"
     yield ""
-    yield "Written by `bench/run.py`; every figure comes from a run of it. Tokens a second, more is better."
+    yield "Written by `bench/run.py` down to the line that says otherwise. Tokens a second, more is better."
     yield ""
     yield f"- {datetime.date.today()}, {processor()}, {a.threads} threads"
     yield f"- `{model.name}`, {model.stat().st_size / 1e9:.2f} GB; medians of {a.rounds} rounds, programs in turn in each"
@@ -252,6 +252,15 @@ def results(contestants, a, model):
     for c in contestants:
         if c.failed:
             yield f"\nFailed: {c.failed}"
+
+
+BY_HAND = "<!-- By hand from here on"
+
+
+def by_hand(out):
+    """What people wrote below the figures of an earlier run, which a new one does not take away."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    return "\n" + text[text.index(BY_HAND) :] if BY_HAND in text else ""
 
 
 def main():
@@ -292,7 +301,7 @@ def main():
             contestant.once(a.prefix)
         runs = [{"column": c.column, "variant": c.variant, "figures": c.figures, "failed": c.failed} for c in contestants]
         (a.work / "results.json").write_text(json.dumps(runs, indent=1), encoding="utf-8")
-    text = "\n".join(results(contestants, a, model)) + "\n"
+    text = "\n".join(results(contestants, a, model)) + "\n" + by_hand(a.out)
     a.out.write_text(text, encoding="utf-8")
     print(text)
 

@@ -5,8 +5,8 @@
 //! engine's thread hands it to the `Scheduler`, in whose `Queue` it waits its turn. Then it shares what the `BlockPool` has of
 //! it under the names of `prefix`, takes blocks for the rest, and step after step the scheduler chooses how many of its tokens
 //! to compute. The `Stepper` runs the step on the executor; the sequence takes the sampled token, asks its `AnswerText` what
-//! text became certain, and tells the [`Events`] that the caller holds. Where the cache has no block left, the sequence that
-//! came last gives its own up and waits again; nobody can tell from its answer.
+//! text became certain, and tells the [`Events`] that the caller holds. Where the cache has no block left, the sequence
+//! whose turn is last gives its own up and waits again; nobody can tell from its answer.
 
 mod blocks;
 mod breakers;

@@ -193,7 +193,7 @@ fn stream(fields: Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
     Ok(streamed.then_some(options))
 }
 
-/// Refuses a list that is not empty, for what is not built yet.
+/// Refuses a list that is not empty, of what this server does not do.
 pub fn refuse_entries(fields: Fields<'_>, name: &str, what: &str) -> Result<(), ApiError> {
     match fields.array(name)? {
         Some([_, ..]) => Err(ApiError::unsupported(&fields.param(name), what)),
