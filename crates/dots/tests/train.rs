@@ -241,6 +241,13 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
         found.contains("memory: expected at most ") && found.contains("iB, which are free, found a run of "),
         "{found}"
     );
+    // Ranks are threads of this program, so it is this machine that must hold them all.
+    let ranks = ["--set", "ranks.data=2"];
+    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks].concat());
+    assert!(output.status.success() && text(&output).contains("2 x 1 ranks"), "{}", text(&output));
+    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks, &large].concat());
+    let found = text(&output);
+    assert!(output.status.code() == Some(1) && found.contains("memory: expected at most "), "{found}");
     // It would not be run here.
     let full = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/full.toml");
     let output = dots(folder.path(), &["train", full, "--plan", "--gpu-tflops", "198.5"]);

@@ -69,26 +69,17 @@ pub fn print(recipe: &Recipe, options: &Options, given: Given) -> anyhow::Result
         units::parameters(parameters.active),
     )?;
     let memory = memory::of_this_machine();
-    print_memory(out, recipe, options, memory)?;
+    let here = given.gpu_tflops.is_none();
+    print_memory(out, recipe, options, here, memory)?;
     let fits = fits(recipe, options, memory);
-    let ranks = recipe.ranks.data * recipe.ranks.pipeline;
     let speed = match given {
         Given { tokens_per_second: Some(rate), .. } => Speed::Tokens(rate),
         Given { gpu_tflops: Some(rate), .. } => Speed::Flops(rate * 1e12, format!("one GPU of {rate} TFLOP/s")),
-        _ => measured(recipe, options, fits.is_ok() && ranks == 1)?,
+        _ => measured(recipe, options, fits.is_ok() && !is_shared(recipe))?,
     };
     print_phases(out, recipe, &speed)?;
     // Elsewhere it is another machine's memory that counts.
-    if ranks > 1 || given.gpu_tflops.is_some() {
-        if ranks > 1 {
-            writeln!(
-                out,
-                "The recipe shares the run among {ranks} ranks; memory is counted as if one held all of it."
-            )?;
-        }
-        return Ok(());
-    }
-    fits
+    if here { fits } else { Ok(()) }
 }
 
 /// Whether the run is shared among ranks.
@@ -118,9 +109,19 @@ pub fn fits(recipe: &Recipe, options: &Options, memory: Option<Memory>) -> anyho
     bail!("memory: expected at most {available}, which are free, found a run of {needed}; {advice}")
 }
 
-fn print_memory(out: &mut dyn Write, recipe: &Recipe, options: &Options, memory: Option<Memory>) -> anyhow::Result<()> {
-    let plan = |recompute| CpuStep::plan(&recipe.model.config, &Options { recompute, ..*options });
-    let (kept, again) = (plan(false), plan(true));
+/// `here`: the ranks are threads of this machine, which plans them together. Elsewhere there may be more than it could run.
+fn print_memory(
+    out: &mut dyn Write,
+    recipe: &Recipe,
+    options: &Options,
+    here: bool,
+    memory: Option<Memory>,
+) -> anyhow::Result<()> {
+    let plan = |recompute| {
+        let options = Options { recompute, ..*options };
+        if here { of(recipe, &options) } else { Ok(CpuStep::plan(&recipe.model.config, &options)) }
+    };
+    let (kept, again) = (plan(false)?, plan(true)?);
     let mut table = Table::new(["memory", "activations kept", "computed again"]);
     let mut row = |name: &str, of: &dyn Fn(&Plan) -> u64| {
         table.row([name.to_owned(), units::bytes(of(&kept)), units::bytes(of(&again))]);
@@ -144,6 +145,11 @@ fn print_memory(out: &mut dyn Write, recipe: &Recipe, options: &Options, memory:
             writeln!(out, " Free here: {free} of {total}.")?;
         }
         None => writeln!(out, " This system does not say how much memory is free.")?,
+    }
+    if is_shared(recipe) {
+        let (data, pipeline) = (recipe.ranks.data, recipe.ranks.pipeline);
+        let said = if here { "this is the sum" } else { "this is as if one held all" };
+        writeln!(out, "  Shared among {data} x {pipeline} ranks, of which {said}.")?;
     }
     Ok(())
 }
