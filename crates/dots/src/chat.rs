@@ -22,6 +22,7 @@ use crate::{
     flags::sampling::SamplingArgs,
     inside,
     load::{self, Running, Users},
+    runtime,
     terminal::{MOST_INPUT_BYTES, Style, clean},
     transcript::{self, Input, Transcript},
 };
@@ -40,7 +41,7 @@ pub fn run(args: ChatArgs) -> anyhow::Result<()> {
         breakers,
         transcript: Transcript::new(args.system),
         greeting,
-        runtime: load::runtime()?,
+        runtime: runtime::waiting()?,
         interactive,
         style: Style::stdout(),
     };

@@ -15,6 +15,7 @@ use crate::{
     cli::CompleteArgs,
     inside,
     load::{self, Users},
+    runtime,
     terminal::{MOST_INPUT_BYTES, Style, clean},
 };
 
@@ -52,7 +53,7 @@ pub fn run(args: CompleteArgs) -> anyhow::Result<()> {
         out.write_all(text.as_bytes())?;
         out.flush()
     };
-    let runtime = load::runtime()?;
+    let runtime = runtime::waiting()?;
     let start = Instant::now();
     let events = running.engine.submit(request)?;
     if args.echo {

@@ -192,14 +192,6 @@ pub fn start(mut checkpoint: Checkpoint, args: &EngineArgs, users: Users) -> any
     Ok(Running { engine, tokenizer, max_model_len: lengths.max_model_len, active_bytes, plan, checkpoint })
 }
 
-/// A current-thread runtime: the engine has its own thread, so this one only waits.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow!("the async runtime does not start: {error}"))
-}
-
 /// Shows a download: a bar on a terminal, a line a file elsewhere.
 #[derive(Default)]
 struct Download {

@@ -19,6 +19,7 @@ mod open_files;
 mod pack;
 mod plan;
 mod published;
+mod runtime;
 mod serve;
 mod signals;
 mod steps;

@@ -1,9 +1,17 @@
 //! What the system tells a program that runs long.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
+
 use dots_server::{Keys, Tls};
 use tokio::runtime::Runtime;
 
-use crate::terminal::say;
+use crate::{runtime, terminal::say};
 
 /// Completes at Ctrl-C or a request to terminate that comes after this call. A second one stops at once.
 pub fn stop(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
@@ -20,12 +28,20 @@ pub fn stop(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// Calls `first` at the first Ctrl-C or request to terminate, and completes at the second.
-pub async fn twice(first: impl FnOnce()) {
-    let mut stops = Stops::new();
-    stops.next().await;
-    first();
-    stops.next().await;
+/// Sets `stop` at the first Ctrl-C or request to terminate, saying so, and leaves at the second.
+pub fn listen(stop: Arc<AtomicBool>, said: &'static str) -> anyhow::Result<()> {
+    let runtime = runtime::waiting()?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            let mut stops = Stops::new();
+            stops.next().await;
+            stop.store(true, Relaxed);
+            say(said);
+            stops.next().await;
+        });
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 /// Completes at Ctrl-C or a request to terminate that comes after this call, where nothing that runs has to end first.

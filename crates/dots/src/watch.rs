@@ -7,6 +7,7 @@ use clap::Args;
 use dots_server::Watch;
 
 use crate::{
+    runtime,
     serve::{listen, reachable},
     signals,
     terminal::say,
@@ -42,11 +43,7 @@ pub fn run(args: WatchArgs) -> anyhow::Result<()> {
     if let Some(out) = args.html {
         return write_aside(&out, &watch.html());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
+    let runtime = runtime::serving()?;
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;
     let stop = signals::ended(&runtime);

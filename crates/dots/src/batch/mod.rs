@@ -22,6 +22,7 @@ use output::{Line, Names, Output};
 
 use crate::{
     load::{self, NoModel, Users},
+    runtime,
     serve::names_of,
 };
 
@@ -47,7 +48,7 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     let served = running.served(template);
     let server = InProcess::new(ServerOptions { model_names, ..ServerOptions::default() }, served);
     let progress = progress(total, done_before);
-    let runtime = load::runtime()?;
+    let runtime = runtime::waiting()?;
     let name = args.input.display().to_string();
     let counts = runtime.block_on(answer_all(input, output, &server, args.concurrency, &progress)).map_err(
         |failed| match failed {

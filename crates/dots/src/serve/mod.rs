@@ -20,7 +20,7 @@ pub use args::{EXAMPLES, LogFormat, ServeArgs};
 use crate::{
     inside,
     load::{self, Users},
-    open_files, signals,
+    open_files, runtime, signals,
     terminal::say,
 };
 
@@ -45,11 +45,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         false => args.served_model_name,
     };
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
+    let runtime = runtime::serving()?;
     // The port is taken first: one that is taken already should not cost a load.
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     let address = listener.local_addr().map_err(|error| anyhow!("{}:{}: {error}", args.host, args.port))?;

@@ -199,7 +199,10 @@ impl Legs<'_> {
         let peak = match self.peak {
             Some(peak) => peak,
             None => {
-                listen(Arc::clone(self.stop), "Stopping, with all that is done kept. Once more leaves at once.")?;
+                signals::listen(
+                    Arc::clone(self.stop),
+                    "Stopping, with all that is done kept. Once more leaves at once.",
+                )?;
                 *self.peak.insert(peak_ops_per_second(&Compute::new(options.threads, 0), options.precision))
             }
         };
@@ -339,20 +342,4 @@ fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
         data.insert(chats.name().to_owned(), files.collect());
     }
     Ok(data)
-}
-
-/// Sets `stop` at the first Ctrl-C or request to terminate, saying so, and leaves at the second.
-fn listen(stop: Arc<AtomicBool>, said: &'static str) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
-    std::thread::spawn(move || {
-        runtime.block_on(signals::twice(|| {
-            stop.store(true, Relaxed);
-            say(said);
-        }));
-        std::process::exit(130);
-    });
-    Ok(())
 }

@@ -19,10 +19,10 @@ use dots_train::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::listen;
 use crate::{
     flags::{count, engine::EngineArgs, sampling::SamplingArgs},
     load::{self, Users},
+    signals,
     terminal::say,
     units,
     version::made_by,
@@ -86,7 +86,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     let problems = Problems::read(&args.problems)?;
     let verifier = verifier(&problems, args.python.as_deref(), args.test_seconds as u64)?;
     let stop = Arc::new(AtomicBool::new(false));
-    listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
+    signals::listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
     let asked = Asked {
         model: &args.model,
         sampling: &args.sampling,

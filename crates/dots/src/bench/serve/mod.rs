@@ -31,7 +31,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use hyper::Method;
 use serde_json::json;
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ use self::{
     words::{Counted, Prompts},
     work::{Asked, Endpoint, Work},
 };
-use crate::open_files;
+use crate::{open_files, runtime};
 
 pub fn run(args: BenchServeArgs) -> anyhow::Result<()> {
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
@@ -69,10 +69,7 @@ pub fn run(args: BenchServeArgs) -> anyhow::Result<()> {
     }
 
     // One thread: what it measures should not depend on how threads take turns, and a stream costs it microseconds.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow!("the async runtime does not start: {error}"))?;
+    let runtime = runtime::waiting()?;
     let report = runtime.block_on(measure(&args))?;
     // Connections to a server that does not answer need not be waited for.
     runtime.shutdown_background();

@@ -143,9 +143,10 @@ impl Prompts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime;
 
     fn learned(count: impl Fn(&str) -> Option<usize>) -> Prompts {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = runtime::waiting().unwrap();
         runtime.block_on(Prompts::learn(async |text: &str| count(text)))
     }
 
@@ -177,7 +178,7 @@ mod tests {
     fn without_a_tokenizer_two_prompts_say_what_a_word_takes() {
         // Four tokens of a template, and a token for every three bytes.
         let count = |text: &str| Some(4 + text.len() / 3);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = runtime::waiting().unwrap();
         let prompts = runtime.block_on(Prompts::learn_from_usage(async |text: &str| count(text)));
         assert_eq!(prompts.counted, Counted::ByUsage);
         let tokens = count(&prompts.prompt(1, 0, 5_000)).unwrap() as f64;
