@@ -39,6 +39,14 @@ pub enum Users {
     Many { max_sequences: usize, max_queue: usize },
 }
 
+impl Users {
+    /// A command's, which itself asks for at most so many at once: the queue needs no bound, and one request with many
+    /// prompts could find it full for ever.
+    pub fn batch(max_sequences: usize) -> Self {
+        Self::Many { max_sequences, max_queue: 1 << 30 }
+    }
+}
+
 /// A model that runs.
 pub struct Running {
     pub engine: Engine,

@@ -26,9 +26,6 @@ use crate::{
     serve::names_of,
 };
 
-/// Of how many sequences there are, `--concurrency` is the bound: the queue need not have one, which a request with many
-/// prompts could find full for ever.
-const MAX_QUEUE: usize = 1 << 30;
 /// Before a request that found the queue full is sent again, where the server does not say.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -43,8 +40,7 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     let checkpoint = load::open(Some(&model))?;
     let template = load::template(&checkpoint)?;
     let model_names = if args.served_model_name.is_empty() { names_of(&model) } else { args.served_model_name };
-    let users = Users::Many { max_sequences: args.concurrency, max_queue: MAX_QUEUE };
-    let running = load::start(checkpoint, &args.engine, users)?;
+    let running = load::start(checkpoint, &args.engine, Users::batch(args.concurrency))?;
     let served = running.served(template);
     let server = InProcess::new(ServerOptions { model_names, ..ServerOptions::default() }, served);
     let progress = progress(total, done_before);

@@ -42,8 +42,6 @@ kept.report.json. Stopped or killed, the same command goes on.";
 
 /// Between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The engine refuses nothing: problems under way are bounded here.
-const MAX_QUEUE: usize = 1 << 30;
 
 #[derive(Debug, Args)]
 pub struct SampleArgs {
@@ -143,8 +141,7 @@ pub fn answers(
     // Before the breakers, which are known by their flags.
     let sampled = format!("{sampling:?}");
     let template = load::template(&checkpoint)?;
-    let users = Users::Many { max_sequences: asked.concurrency, max_queue: MAX_QUEUE };
-    let running = load::start(checkpoint, asked.engine, users)?;
+    let running = load::start(checkpoint, asked.engine, Users::batch(asked.concurrency))?;
     let identity = json!({
         "model": key.map(|byte| format!("{byte:02x}")).concat(),
         "sampling": sampled,
