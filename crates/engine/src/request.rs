@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::dry::Dry;
+use dots_model::checkpoint::GenerationDefaults;
 
-use crate::constraint::Constraint;
+use crate::{constraint::Constraint, dry::Dry};
 
 /// Most stop texts of one request.
 pub const MAX_STOPS: usize = 16;
@@ -150,6 +150,21 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// The authors' settings over the defaults. `do_sample: false` asks for greedy decoding, whatever temperature stands
+    /// beside it.
+    pub fn from_authors(authors: &GenerationDefaults) -> Self {
+        let none = Self::default();
+        let temperature = if authors.do_sample == Some(false) { Some(0.0) } else { authors.temperature };
+        Self {
+            temperature: temperature.unwrap_or(none.temperature),
+            top_p: authors.top_p.unwrap_or(none.top_p),
+            top_k: authors.top_k.unwrap_or(none.top_k),
+            min_p: authors.min_p.unwrap_or(none.min_p),
+            repetition_penalty: authors.repetition_penalty.unwrap_or(none.repetition_penalty),
+            ..none
+        }
+    }
+
     pub(crate) fn penalises_seen_tokens(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }

@@ -69,37 +69,29 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The user's values over the authors', the authors' over none. `do_sample: false` asks for greedy decoding unless
-    /// the user names a temperature.
-    pub fn over(&self, defaults: &GenerationDefaults) -> SamplingParams {
-        let none = SamplingParams::default();
-        let authors_temperature = match defaults.do_sample {
-            Some(false) => Some(0.0),
-            _ => defaults.temperature,
-        };
+    /// The user's values over the authors', the authors' over none.
+    pub fn over(&self, authors: &GenerationDefaults) -> SamplingParams {
+        let below = SamplingParams::from_authors(authors);
         SamplingParams {
-            temperature: self.temperature.or(authors_temperature).unwrap_or(none.temperature),
-            top_p: self.top_p.or(defaults.top_p).unwrap_or(none.top_p),
-            top_k: self.top_k.or(defaults.top_k).unwrap_or(none.top_k),
-            min_p: self.min_p.or(defaults.min_p).unwrap_or(none.min_p),
-            typical_p: self.typical_p.unwrap_or(none.typical_p),
-            xtc_probability: self.xtc_probability.unwrap_or(none.xtc_probability),
-            xtc_threshold: self.xtc_threshold.unwrap_or(none.xtc_threshold),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(defaults.repetition_penalty)
-                .unwrap_or(none.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
+            temperature: self.temperature.unwrap_or(below.temperature),
+            top_p: self.top_p.unwrap_or(below.top_p),
+            top_k: self.top_k.unwrap_or(below.top_k),
+            min_p: self.min_p.unwrap_or(below.min_p),
+            typical_p: self.typical_p.unwrap_or(below.typical_p),
+            xtc_probability: self.xtc_probability.unwrap_or(below.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(below.xtc_threshold),
+            repetition_penalty: self.repetition_penalty.unwrap_or(below.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(below.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(below.frequency_penalty),
             seed: self.seed,
             dry: Dry {
-                multiplier: self.dry_multiplier.unwrap_or(none.dry.multiplier),
-                base: self.dry_base.unwrap_or(none.dry.base),
-                allowed_length: self.dry_allowed_length.unwrap_or(none.dry.allowed_length),
-                penalty_last_n: self.dry_penalty_last_n.unwrap_or(none.dry.penalty_last_n),
-                breakers: none.dry.breakers,
+                multiplier: self.dry_multiplier.unwrap_or(below.dry.multiplier),
+                base: self.dry_base.unwrap_or(below.dry.base),
+                allowed_length: self.dry_allowed_length.unwrap_or(below.dry.allowed_length),
+                penalty_last_n: self.dry_penalty_last_n.unwrap_or(below.dry.penalty_last_n),
+                breakers: below.dry.breakers,
             },
-            ..none
+            ..below
         }
     }
 

@@ -21,36 +21,31 @@ const MAX_DRY_BREAKERS: usize = 32;
 /// Most bytes of one of them.
 const MAX_DRY_BREAKER_BYTES: usize = 64;
 
-/// Reads everything but texts. `defaults` are the authors' settings: under the request's own, over OpenAI's.
-pub fn sampling(fields: Fields<'_>, defaults: &GenerationDefaults) -> Result<SamplingParams, ApiError> {
-    let openai = SamplingParams::default();
-    let greedy = if defaults.do_sample == Some(false) { Some(0.0) } else { None };
+/// Reads everything but texts. The authors' settings lie under the request's own, over OpenAI's.
+pub fn sampling(fields: Fields<'_>, authors: &GenerationDefaults) -> Result<SamplingParams, ApiError> {
+    let below = SamplingParams::from_authors(authors);
     let setting = |name, range: RangeInclusive<f64>, default: f32| -> Result<f32, ApiError> {
         Ok(fields.number(name, range)?.map_or(default, |value| value as f32))
     };
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
     Ok(SamplingParams {
-        temperature: setting("temperature", 0.0..=2.0, greedy.or(defaults.temperature).unwrap_or(openai.temperature))?,
+        temperature: setting("temperature", 0.0..=2.0, below.temperature)?,
         // OpenAI allows 0, whose limit is the best token alone; the engine wants a positive mass.
-        top_p: setting("top_p", 0.0..=1.0, defaults.top_p.unwrap_or(openai.top_p))?.max(f32::MIN_POSITIVE),
+        top_p: setting("top_p", 0.0..=1.0, below.top_p)?.max(f32::MIN_POSITIVE),
         // -1 is vLLM's way to keep all.
-        top_k: top_k.map_or(defaults.top_k.unwrap_or(openai.top_k), |k| k.max(0) as usize),
-        min_p: setting("min_p", 0.0..=1.0, defaults.min_p.unwrap_or(openai.min_p))?,
-        typical_p: setting("typical_p", 0.0..=1.0, openai.typical_p)?.max(f32::MIN_POSITIVE),
-        xtc_probability: setting("xtc_probability", 0.0..=1.0, openai.xtc_probability)?,
-        xtc_threshold: setting("xtc_threshold", 0.0..=1.0, openai.xtc_threshold)?,
-        repetition_penalty: setting(
-            "repetition_penalty",
-            0.01..=100.0,
-            defaults.repetition_penalty.unwrap_or(openai.repetition_penalty),
-        )?,
-        presence_penalty: setting("presence_penalty", -2.0..=2.0, openai.presence_penalty)?,
-        frequency_penalty: setting("frequency_penalty", -2.0..=2.0, openai.frequency_penalty)?,
+        top_k: top_k.map_or(below.top_k, |k| k.max(0) as usize),
+        min_p: setting("min_p", 0.0..=1.0, below.min_p)?,
+        typical_p: setting("typical_p", 0.0..=1.0, below.typical_p)?.max(f32::MIN_POSITIVE),
+        xtc_probability: setting("xtc_probability", 0.0..=1.0, below.xtc_probability)?,
+        xtc_threshold: setting("xtc_threshold", 0.0..=1.0, below.xtc_threshold)?,
+        repetition_penalty: setting("repetition_penalty", 0.01..=100.0, below.repetition_penalty)?,
+        presence_penalty: setting("presence_penalty", -2.0..=2.0, below.presence_penalty)?,
+        frequency_penalty: setting("frequency_penalty", -2.0..=2.0, below.frequency_penalty)?,
         // OpenAI's seed is signed; the engine's key takes the same bits.
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
         logit_bias: logit_bias(fields)?,
-        dry: dry(fields, openai.dry)?,
-        ..openai
+        dry: dry(fields, below.dry)?,
+        ..below
     })
 }
 
