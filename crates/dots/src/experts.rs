@@ -8,7 +8,6 @@ use std::{
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use dots_model::{Checkpoint, tokenizer::Specials};
-use dots_pack::Progress;
 use dots_train::{
     experts::{self, Add, Added, Domain, Upcycle},
     shards::{Shard, tokenizer_hash},
@@ -166,7 +165,6 @@ fn add(args: &AddArgs) -> anyhow::Result<()> {
         let mut steps = Steps::new(name, "tokens");
         steps.start(tokens.len() as u64, 0);
         let domain = Domain::look(&checkpoint, &tokens, args.threads.unwrap_or(0), &mut |done| steps.advance(done))?;
-        steps.finish();
         anyhow::Ok(Some(domain))
     };
     let new =

@@ -18,6 +18,7 @@ mod memory;
 mod open_files;
 mod pack;
 mod plan;
+mod progress;
 mod published;
 mod runtime;
 mod serve;

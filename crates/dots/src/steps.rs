@@ -1,20 +1,11 @@
-//! How far long work is: a bar on a terminal, a line now and then elsewhere.
+//! How far work is that counts bytes, weights or tokens, and how fast it was.
 
-use std::{
-    fs,
-    io::{self, IsTerminal, Write},
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, time::Instant};
 
 use dots_pack::Progress;
 use dots_train::DataError;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::units;
-
-/// Between two lines where there is no terminal.
-const PAUSE: Duration = Duration::from_secs(10);
+use crate::{progress::Meter, terminal::say, units};
 
 /// Bytes of all these files.
 pub fn bytes_of(files: &[PathBuf]) -> Result<u64, DataError> {
@@ -25,9 +16,9 @@ pub fn bytes_of(files: &[PathBuf]) -> Result<u64, DataError> {
 pub struct Steps {
     what: &'static str,
     unit: &'static str,
-    bar: Option<ProgressBar>,
+    /// While the work goes on.
+    meter: Option<Meter>,
     start: Instant,
-    said: Instant,
     total: u64,
     before: u64,
     done: u64,
@@ -36,8 +27,26 @@ pub struct Steps {
 impl Steps {
     /// Nothing is shown until the work starts.
     pub fn new(what: &'static str, unit: &'static str) -> Self {
-        let now = Instant::now();
-        Self { what, unit, bar: None, start: now, said: now, total: 0, before: 0, done: 0 }
+        Self { what, unit, meter: None, start: Instant::now(), total: 0, before: 0, done: 0 }
+    }
+
+    /// The work begins: `total` units, of which `done` were done before.
+    pub fn start(&mut self, total: u64, done: u64) {
+        (self.total, self.before, self.done) = (total, done, done);
+        self.start = Instant::now();
+        let meter = Meter::new("{prefix} {msg}  {bar:30} {percent} %  {eta} left", Some(total));
+        meter.bar.set_prefix(self.what);
+        self.meter = Some(meter.after(done));
+    }
+
+    /// So many units more are done.
+    pub fn advance(&mut self, units: u64) {
+        self.done += units;
+        let (what, rate) = (self.what, self.rate());
+        let percent = 100.0 * self.done as f64 / self.total.max(1) as f64;
+        if let Some(meter) = &mut self.meter {
+            meter.tell(self.done, |_| format!("{what}: {percent:.1} %, {rate}"));
+        }
     }
 
     fn rate(&self) -> String {
@@ -46,48 +55,31 @@ impl Steps {
     }
 
     /// Says how fast it was.
-    pub fn end(&self) {
+    pub fn end(&mut self) {
+        self.meter = None;
         if self.done > self.before {
             let (count, time) = (units::parameters(self.done - self.before), units::seconds(self.start.elapsed()));
-            let _ = writeln!(io::stderr(), "{}: {count} {} in {time}, {}", self.what, self.unit, self.rate());
+            say(&format!("{}: {count} {} in {time}, {}", self.what, self.unit, self.rate()));
         }
     }
 }
 
 impl Progress for Steps {
     fn start(&mut self, total: u64, done: u64) {
-        (self.total, self.before, self.done) = (total, done, done);
-        self.start = Instant::now();
-        if io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{prefix} {msg}  {bar:30} {percent} %  {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(self.what);
-            bar.set_position(done);
-            bar.reset_eta();
-            self.bar = Some(bar);
-        }
+        self.start(total, done);
     }
 
     fn file(&mut self, name: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(name.to_owned());
+        if let Some(meter) = &self.meter {
+            meter.bar.set_message(name.to_owned());
         }
     }
 
     fn advance(&mut self, weights: u64) {
-        self.done += weights;
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.done);
-        } else if self.said.elapsed() >= PAUSE {
-            self.said = Instant::now();
-            let percent = 100.0 * self.done as f64 / self.total.max(1) as f64;
-            let _ = writeln!(io::stderr(), "{}: {percent:.1} %, {}", self.what, self.rate());
-        }
+        self.advance(weights);
     }
 
     fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.meter = None;
     }
 }

@@ -7,7 +7,6 @@ use std::{
 
 use clap::Args;
 use dots_model::checkpoint::TokenizerSource;
-use dots_pack::Progress;
 use dots_train::tokenize::{Tokenize, tokenize};
 
 use crate::{
@@ -66,7 +65,6 @@ pub fn run(args: TokenizeArgs) -> anyhow::Result<()> {
         threads: args.threads.unwrap_or(0),
     };
     let manifest = tokenize(&source, &what, &mut |bytes| steps.advance(bytes))?;
-    steps.finish();
     steps.end();
     let (prefix, skipped) = (what.prefix.display(), manifest.skipped_lines);
     let (documents, tokens) = (manifest.documents, manifest.tokens);

@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use dots_pack::Progress as _;
 use dots_train::tokenizer::{LEAST_VOCAB_SIZE, MOST_VOCAB_SIZE, Progress, SPECIAL, Training, train};
 
 use crate::{
@@ -76,7 +75,6 @@ pub fn run(args: TokenizerArgs) -> anyhow::Result<()> {
         Progress::Read(bytes) => reading.advance(bytes),
         Progress::Learnt(tokens) => {
             let (steps, before) = learning.get_or_insert_with(|| {
-                reading.finish();
                 reading.end();
                 let mut steps = Steps::new("learning", "tokens");
                 let bytes = LEAST_VOCAB_SIZE - SPECIAL.len();
@@ -88,7 +86,6 @@ pub fn run(args: TokenizerArgs) -> anyhow::Result<()> {
         }
     })?;
     if let Some((mut steps, _)) = learning {
-        steps.finish();
         steps.end();
     }
     learnt.write(&args.out, args.replace)?;

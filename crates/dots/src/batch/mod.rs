@@ -6,14 +6,13 @@ mod output;
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::Path,
     time::Duration,
 };
 
 use anyhow::anyhow;
 use dots_server::{InProcess, ServerOptions};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 pub use args::{BatchArgs, EXAMPLES};
@@ -22,6 +21,7 @@ use output::{Line, Names, Output};
 
 use crate::{
     load::{self, NoModel, Users},
+    progress::Meter,
     runtime,
     serve::names_of,
 };
@@ -43,16 +43,17 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     let running = load::start(checkpoint, &args.engine, Users::batch(args.concurrency))?;
     let served = running.served(template);
     let server = InProcess::new(ServerOptions { model_names, ..ServerOptions::default() }, served);
-    let progress = progress(total, done_before);
+    let mut meter = meter(total, done_before);
     let runtime = runtime::waiting()?;
     let name = args.input.display().to_string();
-    let counts = runtime.block_on(answer_all(input, output, &server, args.concurrency, &progress)).map_err(
-        |failed| match failed {
-            Failed::Reading(error) => anyhow!("{name}: {error}"),
-            Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
-        },
-    )?;
-    progress.finish_and_clear();
+    let counts =
+        runtime.block_on(answer_all(input, output, &server, args.concurrency, &mut meter)).map_err(|failed| {
+            match failed {
+                Failed::Reading(error) => anyhow!("{name}: {error}"),
+                Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
+            }
+        })?;
+    drop(meter);
     let before = if counts.before > 0 { format!(", {} answered before", counts.before) } else { String::new() };
     let _ = writeln!(io::stderr(), "{} answered, {} refused{before}.", counts.answered, counts.refused);
     Ok(())
@@ -80,7 +81,7 @@ async fn answer_all(
     mut output: Output,
     server: &InProcess,
     concurrency: usize,
-    progress: &ProgressBar,
+    meter: &mut Meter,
 ) -> Result<Counts, Failed> {
     let mut lines = Lines::new(input);
     let mut seen = Names::default();
@@ -103,7 +104,7 @@ async fn answer_all(
                 Err(refused) => {
                     output.add(&Line::refused(&refused)).map_err(Failed::Writing)?;
                     counts.refused += 1;
-                    progress.inc(1);
+                    one_more(meter);
                 }
             }
         }
@@ -116,7 +117,7 @@ async fn answer_all(
             // Its line has no answer, so the next run asks again.
             Err(error) => tracing::error!(%error, "a request was lost"),
         }
-        progress.inc(1);
+        one_more(meter);
     }
     output.finish().map_err(Failed::Writing)?;
     Ok(counts)
@@ -166,19 +167,18 @@ fn count_lines(path: &Path) -> anyhow::Result<Option<u64>> {
     }
 }
 
-fn progress(total: Option<u64>, done_before: usize) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{bar:30} {human_pos} of {human_len} requests, {per_sec}, {eta} left"),
-        None => (ProgressBar::new_spinner(), "{spinner} {human_pos} requests, {per_sec}"),
+fn meter(total: Option<u64>, done_before: usize) -> Meter {
+    let template = match total {
+        Some(_) => "{bar:30} {human_pos} of {human_len} requests, {per_sec}, {eta} left",
+        None => "{spinner} {human_pos} requests, {per_sec}",
     };
-    let bar = match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    };
-    bar.set_position(done_before as u64);
-    bar.reset_eta();
-    bar
+    Meter::new(template, total).after(done_before as u64)
+}
+
+/// One request more has its answer.
+fn one_more(meter: &mut Meter) {
+    meter.advance(1, |bar| {
+        let of = bar.length().map_or_else(String::new, |total| format!(" of {total}"));
+        format!("{}{of} requests, {:.1} requests/s", bar.position(), bar.per_sec())
+    });
 }

@@ -17,7 +17,6 @@ use dots_model::{
     cpu::{CpuExecutor, CpuOptions},
     executor::{Arithmetic, BLOCK_TOKENS, CacheType, Plan},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
     extrapolate::Extrapolation,
@@ -29,6 +28,7 @@ use crate::{
     load,
     memory::{self, Memory},
     plan::{self, Lengths, WeightsPlace},
+    progress::Meter,
     units,
 };
 pub use shape::Shape;
@@ -62,22 +62,23 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         let _ = plan::print(out, *plan, weights, &lengths, options.cache_type, memory);
     }
 
-    let bar = bar((models.len() * cases.len() * (args.repeat + 1) + models.len() + 1) as u64);
-    bar.set_message("measuring this machine");
+    let runs = (models.len() * cases.len() * (args.repeat + 1) + models.len() + 1) as u64;
+    let mut meter = Meter::new("{msg:40!}  {bar:30} {pos}/{len} runs  {elapsed}", Some(runs)).ticking();
+    meter.bar.set_message("measuring this machine");
     let read_bytes = memory.map_or(READ_BYTES, |memory| READ_BYTES.min(memory.available_bytes / 4));
     let machine = Machine::measure(options.threads, usize::try_from(read_bytes)?)
         .ok_or_else(|| anyhow!("no {} are free to measure this machine with", units::bytes(read_bytes)))?;
-    bar.inc(1);
+    one_more(&mut meter);
 
     let mut subjects = Vec::with_capacity(models.len());
     for (model, plan) in models.into_iter().zip(&plans) {
-        bar.set_message("loading");
+        meter.bar.set_message("loading");
         let mut checkpoint = model.load()?;
         let taken_bytes = plan.cache_bytes.saturating_add(plan.buffers_bytes);
         load::settle(&mut checkpoint, args.no_mmap, args.mlock, taken_bytes)?;
-        subjects.push(measure(&checkpoint, &cases, &options, args.repeat, &bar)?);
+        subjects.push(measure(&checkpoint, &cases, &options, args.repeat, &mut meter)?);
     }
-    bar.finish_and_clear();
+    drop(meter);
     let Some(subject) = subjects.pop() else { return Ok(()) };
     let extrapolated = match (subjects.pop(), args.extrapolate, args.random) {
         (Some(few), Some(layers), Some(shape)) => {
@@ -232,7 +233,7 @@ fn measure(
     cases: &[Case],
     options: &CpuOptions,
     repeat: usize,
-    bar: &ProgressBar,
+    meter: &mut Meter,
 ) -> anyhow::Result<Subject> {
     let weights = WeightBytes::of(checkpoint);
     let products = Products::of(&weights, options.arithmetic);
@@ -241,13 +242,13 @@ fn measure(
     let (positions, batch) = extent(cases);
     let plan = options.plan(checkpoint);
     let mut runner = Runner::new(&mut executor, weights, batch, positions)?;
-    bar.inc(1);
+    one_more(meter);
     let layers = checkpoint.config.num_hidden_layers;
     let lines: Vec<Measured> = cases
         .iter()
         .map(|&case| {
-            bar.set_message(format!("{layers} layers, {} at {} in {}", case.name(), case.depth, case.batch));
-            runner.measure(case, repeat, || bar.inc(1))
+            meter.bar.set_message(format!("{layers} layers, {} at {} in {}", case.name(), case.depth, case.batch));
+            runner.measure(case, repeat, || one_more(meter))
         })
         .collect::<Result<_, _>>()?;
     Ok(Subject {
@@ -262,13 +263,11 @@ fn measure(
     })
 }
 
-/// Shown on a terminal only.
-fn bar(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:40!}  {bar:30} {pos}/{len} runs  {elapsed}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(steps).with_style(style);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
+/// One run more is made.
+fn one_more(meter: &mut Meter) {
+    meter.advance(1, |bar| {
+        format!("{}: {} of {} runs", bar.message(), bar.position(), bar.length().unwrap_or_default())
+    });
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use dots_model::{
     executor::{Arithmetic, BLOCK_TOKENS, Batch, BlockId, CacheType, Executor, Slice, Want},
     tokenizer::{Specials, Tokenizer},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
     report::{Report, Side},
@@ -21,7 +20,9 @@ use self::{
 use crate::{
     cli::CompareArgs,
     load::{self, NoModel},
-    memory, text, units,
+    memory,
+    progress::Meter,
+    text, units,
 };
 
 /// Logits of one model that exist at once.
@@ -73,12 +74,17 @@ pub fn run(args: CompareArgs) -> anyhow::Result<()> {
         model: &mut CpuExecutor::new(&model, &chosen)?,
         step_tokens,
     };
-    let bar = bar(tokens.len() as u64);
+    let total = tokens.len();
+    let mut meter = Meter::new("{bar:30} {pos}/{len} tokens  {elapsed}, {eta} left", Some(total as u64)).ticking();
     let mut positions = Vec::with_capacity(tokens.len());
     for window in tokens.chunks(args.context) {
-        pair.compare(window, &mut positions, |done| bar.inc(done as u64))?;
+        pair.compare(window, &mut positions, |done| {
+            meter.advance(done as u64, |bar| {
+                format!("{} of {total} tokens, {:.0} tokens/s", bar.position(), bar.per_sec())
+            });
+        })?;
     }
-    bar.finish_and_clear();
+    drop(meter);
 
     let report = Report {
         sides: [Side::of(&reference, exact.arithmetic, exact.cache_type), Side::of(&model, arithmetic, cache_type)],
@@ -175,13 +181,4 @@ fn fits(plans: &[dots_model::executor::Plan; 2]) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Shown on a terminal only.
-fn bar(tokens: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tokens  {elapsed}, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(tokens).with_style(style);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
 }

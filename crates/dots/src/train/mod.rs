@@ -217,7 +217,7 @@ impl Legs<'_> {
         };
         let mut shown = Shown::new(recipe, schedule.steps(), peak);
         let end = run::run(folder, parts, &mut |event| shown.tell(&event));
-        shown.clear();
+        drop(shown);
         Ok((schedule, end?))
     }
 }

@@ -1,7 +1,7 @@
 //! `dots train sample`: answers of a model to problems, of which those that the verifiers accept are kept to learn from.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -16,12 +16,12 @@ use dots_train::{
     rejection::{self, End, EngineModel, Problems, Progress, Report, Settings, Work},
     verify::{Verdict, Verifier, code},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::{
     flags::{count, engine::EngineArgs, sampling::SamplingArgs},
     load::{self, Users},
+    progress::Meter,
     signals,
     terminal::say,
     units,
@@ -39,9 +39,6 @@ A problem is a line {\"messages\": [...], \"answer\": \"42\"} or {\"messages\": 
 in bounded time and memory. kept.jsonl has a chat a line, as fine-tuning reads it;
 beside it lie kept.samples.jsonl, every answer with its verdict, and
 kept.report.json. Stopped or killed, the same command goes on.";
-
-/// Between two lines where there is no terminal.
-const PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct SampleArgs {
@@ -170,7 +167,7 @@ pub fn answers(
     let mut shown = Shown::new(problems.list.len());
     let work = Work { problems, model: &model, verifier, settings, identity: &identity };
     let end = rejection::sample(work, asked.out, stop, &mut |progress| shown.tell(progress));
-    shown.clear();
+    shown.end();
     match end? {
         End::Finished(report) => {
             print(&report, asked.out)?;
@@ -213,42 +210,31 @@ fn print(report: &Report, out: &Path) -> io::Result<()> {
 
 /// What is seen of it while it runs.
 struct Shown {
-    bar: Option<ProgressBar>,
+    meter: Meter,
     total: usize,
     before: Option<Progress>,
     start: Instant,
-    said: Instant,
 }
 
 impl Shown {
     fn new(total: usize) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:20} {human_pos} of {human_len} problems  {msg}  {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total as u64).with_style(style)
-        });
-        let now = Instant::now();
-        Self { bar, total, before: None, start: now, said: now }
+        let template = "{bar:20} {human_pos} of {human_len} problems  {msg}  {eta} left";
+        Self { meter: Meter::new(template, Some(total as u64)), total, before: None, start: Instant::now() }
     }
 
     fn tell(&mut self, progress: Progress) {
         let before = *self.before.get_or_insert(progress);
         let share = 100.0 * progress.accepted as f64 / progress.samples.max(1) as f64;
         let line = format!("{share:.1} % accepted");
-        if let Some(bar) = &self.bar {
-            bar.set_position(progress.problems as u64);
-            bar.set_message(line);
-        } else if self.said.elapsed() >= PAUSE {
-            self.said = Instant::now();
+        self.meter.tell(progress.problems as u64, |_| {
             let rate = (progress.problems - before.problems) as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
-            say(&format!("{} of {} problems  {line}  {rate:.1} problems/s", progress.problems, self.total));
-        }
+            format!("{} of {} problems  {line}  {rate:.1} problems/s", progress.problems, self.total)
+        });
+        self.meter.bar.set_message(line);
     }
 
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+    fn end(self) {
+        drop(self.meter);
         say(&format!("sampling took {}", units::seconds(self.start.elapsed())));
     }
 }

@@ -1,40 +1,26 @@
 //! What is seen of a run while it runs.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use dots_train::{
     recipe::Recipe,
     run::{Event, Made},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::say;
-
-/// Between two lines where there is no terminal.
-const PAUSE: Duration = Duration::from_secs(10);
+use crate::{progress::Meter, terminal::say};
 
 /// A progress line, and what happens between the steps.
 pub struct Shown<'a> {
     recipe: &'a Recipe,
-    bar: Option<ProgressBar>,
+    meter: Meter,
     steps: u64,
     /// The machine's, in operations a second.
     peak: f64,
-    said: Instant,
 }
 
 impl<'a> Shown<'a> {
     pub fn new(recipe: &'a Recipe, steps: u64, peak: f64) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:20} {pos}/{len}  {msg}  {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(steps).with_style(style)
-        });
-        Self { recipe, bar, steps, peak, said: Instant::now() }
+        Self { recipe, meter: Meter::new("{bar:20} {pos}/{len}  {msg}  {eta} left", Some(steps)), steps, peak }
     }
 
     pub fn tell(&mut self, event: &Event<'_>) {
@@ -56,34 +42,17 @@ impl<'a> Shown<'a> {
                     done / 1e9,
                     100.0 * done / self.peak,
                 );
-                match &self.bar {
-                    Some(bar) => {
-                        bar.set_position(*step);
-                        bar.set_message(line);
-                    }
-                    None if self.said.elapsed() >= PAUSE || *step == self.steps => {
-                        self.said = Instant::now();
-                        say(&format!("step {step}/{}  {line}", self.steps));
-                    }
-                    None => {}
+                if *step == self.steps {
+                    self.meter.hasten();
                 }
+                self.meter.tell(*step, |_| format!("step {step}/{}  {line}", self.steps));
+                self.meter.bar.set_message(line);
             }
         }
     }
 
     fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(line)),
-            None => say(line),
-        }
-    }
-
-    pub fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        // What was said last is seen before the program ends.
-        let _ = io::stderr().flush();
+        self.meter.bar.suspend(|| say(line));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IsTerminal, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,14 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::record::Outcome;
+use crate::progress::Meter;
 
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(200);
-/// Between two lines where there is no terminal.
-const PAUSE: Duration = Duration::from_secs(10);
 /// Over which tokens a second are counted.
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -51,9 +47,7 @@ impl Counts {
 
 /// Shows `counts` until it is aborted.
 pub async fn show(counts: Arc<Counts>, total: usize) {
-    let terminal = io::stderr().is_terminal();
-    let bar = bar(total);
-    let mut said = Instant::now();
+    let mut meter = Meter::new("{bar:30} {pos}/{len} done, {msg}  {elapsed}", Some(total as u64));
     let mut seen = VecDeque::from([(Instant::now(), 0)]);
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -66,19 +60,7 @@ pub async fn show(counts: Arc<Counts>, total: usize) {
         let rate = (texts - seen[0].1) as f64 / (now - seen[0].0).as_secs_f64().max(1e-3);
         let (done, running) = (counts.done.load(Relaxed), counts.running.load(Relaxed));
         let message = format!("{running} running, {} errors, {rate:.0} tokens/s", counts.errors.load(Relaxed));
-        if terminal {
-            bar.set_position(done);
-            bar.set_message(message);
-        } else if said.elapsed() >= PAUSE {
-            said = now;
-            let _ = writeln!(io::stderr(), "{done}/{total} done, {message}");
-        }
+        meter.tell(done, |_| format!("{done}/{total} done, {message}"));
+        meter.bar.set_message(message);
     }
-}
-
-/// Cleared when it is dropped, so that nothing of it stands above the report.
-fn bar(total: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} done, {msg}  {elapsed}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total as u64).with_style(style).with_finish(indicatif::ProgressFinish::AndClear)
 }
