@@ -1,22 +1,13 @@
 //! `dots experts` as a person uses it: a model is grown, and only what was added learns.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+mod support;
+
+use std::fs;
 
 use dots_model::Checkpoint;
+use support::{dots_in, text};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
-
-fn dots(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dots")).args(args).current_dir(folder).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
-}
 
 #[test]
 fn only_the_experts_that_were_added_learn() {
@@ -25,7 +16,7 @@ fn only_the_experts_that_were_added_learn() {
     fs::write(folder.path().join("new.jsonl"), lines).unwrap();
     fs::write(folder.path().join("keep.txt"), "It was a dark and stormy night. ".repeat(40)).unwrap();
     let run = |args: &[&str]| {
-        let output = dots(folder.path(), args);
+        let output = dots_in(folder.path(), args);
         assert!(output.status.success(), "{args:?}: {}", text(&output));
         text(&output)
     };
@@ -79,10 +70,12 @@ every_tokens = 10000
     let moe_layers = before.config.num_hidden_layers - before.config.first_k_dense_replace;
     assert_eq!(learnt, moe_layers * 2 * 3);
 
-    let output = dots(folder.path(), &["experts", "add", MODEL, "-o", "grown", "--count", "2", "--shards", "data/new"]);
+    let output =
+        dots_in(folder.path(), &["experts", "add", MODEL, "-o", "grown", "--count", "2", "--shards", "data/new"]);
     assert!(text(&output).contains("nothing is written over"), "{}", text(&output));
-    let output = dots(folder.path(), &["experts", "upcycle", MODEL, "-o", "mixed", "--experts", "8", "--top-k", "2"]);
+    let output =
+        dots_in(folder.path(), &["experts", "upcycle", MODEL, "-o", "mixed", "--experts", "8", "--top-k", "2"]);
     assert!(text(&output).contains("expected a model whose layers are all dense"), "{}", text(&output));
-    let output = dots(folder.path(), &["experts", "add", MODEL, "-o", "other", "--count", "2"]);
+    let output = dots_in(folder.path(), &["experts", "add", MODEL, "-o", "other", "--count", "2"]);
     assert_eq!(output.status.code(), Some(2), "a text is asked for: {}", text(&output));
 }

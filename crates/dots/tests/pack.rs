@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Ran, dots, fixture};
+use support::{DOTS, Ran, apart, dots, fixture};
 
 fn pack(model: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = dots();
@@ -98,9 +98,9 @@ fn on_a_full_disk_it_says_so_and_leaves_no_half_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let limited = |what: &[&str]| {
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""]).arg(env!("CARGO_BIN_EXE_dots"));
-        command.args(what).env("HF_HUB_OFFLINE", "1");
+        let mut command = apart("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""]).arg(DOTS);
+        command.args(what);
         Ran::of(command)
     };
     let (model, text) = (fixture("hf"), out.to_str().unwrap());

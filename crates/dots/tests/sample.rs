@@ -1,19 +1,18 @@
 //! `dots train sample` as a person uses it, and as a machine that dies treats it.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+mod support;
+
+use std::{fs, path::Path, process::Output};
 
 use serde_json::{Value, json};
+use support::{dots, dots_in};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
 
 fn sample(folder: &Path, more: &[&str]) -> Output {
     let args = ["train", "sample", MODEL, "problems.jsonl", "-o", "kept.jsonl", "--samples", "4", "--temperature", "1"];
     let args = args.iter().chain(&["--max-tokens", "40", "--context", "64", "--stop", "e", "--seed", "5"]).chain(more);
-    Command::new(env!("CARGO_BIN_EXE_dots")).args(args).current_dir(folder).output().unwrap()
+    dots().args(args).current_dir(folder).output().unwrap()
 }
 
 fn problems(folder: &Path) {
@@ -70,7 +69,7 @@ fn one_answer_for_many_is_refused() {
     )
     .unwrap();
     let args = ["train", "sample", MODEL, "problems.jsonl", "-o", "kept.jsonl", "--temperature", "0"];
-    let output = Command::new(env!("CARGO_BIN_EXE_dots")).args(args).current_dir(folder.path()).output().unwrap();
+    let output = dots_in(folder.path(), &args);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("--temperature: expected above 0"), "{error}");
 }

@@ -1,22 +1,18 @@
 //! `dots tokenize` and `dots train` as a person uses them, and as a machine that dies treats them.
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
+use support::{DOTS, apart, dots, dots_in, text};
+
 const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
-
-fn dots(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dots")).args(args).current_dir(folder).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
-}
 
 /// A folder with a shard, chats, and a recipe of 20 steps of one and 10 of the other.
 fn prepared() -> tempfile::TempDir {
@@ -31,7 +27,7 @@ fn prepared() -> tempfile::TempDir {
         )
     };
     fs::write(folder.path().join("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
-    let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
+    let output = dots_in(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(output.status.success() && text(&output).contains("data/a: 300 documents, "), "{}", text(&output));
     let recipe = format!(
         r#"
@@ -87,7 +83,7 @@ fn last(run: &Path, file: &str) -> Vec<u8> {
 #[test]
 fn a_run_that_was_killed_at_any_moment_ends_in_the_same_bytes() {
     let folder = prepared();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
     assert!(output.status.success() && text(&output).contains("All 30 steps are made."), "{}", text(&output));
 
     let run = folder.path().join("killed");
@@ -96,13 +92,8 @@ fn a_run_that_was_killed_at_any_moment_ends_in_the_same_bytes() {
         [&["tiny.toml", "-o", "killed"], &["killed", "--threads", "1"], &["killed"], &["killed", "--threads", "3"]];
     for (nth, args) in args.into_iter().enumerate() {
         let before = lines();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dots"))
-            .arg("train")
-            .args(args)
-            .current_dir(folder.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            dots().arg("train").args(args).current_dir(folder.path()).stderr(Stdio::null()).spawn().unwrap();
         // At another place each time; one that has ended by itself is as good.
         let began = Instant::now();
         while lines() < before.min(5) + 3 * nth && began.elapsed() < Duration::from_secs(60) {
@@ -115,9 +106,9 @@ fn a_run_that_was_killed_at_any_moment_ends_in_the_same_bytes() {
         child.wait().unwrap();
     }
     let output = match run.join("recipe.toml").exists() {
-        true => dots(folder.path(), &["train", "killed"]),
+        true => dots_in(folder.path(), &["train", "killed"]),
         // The first one was killed before it had begun.
-        false => dots(folder.path(), &["train", "tiny.toml", "-o", "killed"]),
+        false => dots_in(folder.path(), &["train", "tiny.toml", "-o", "killed"]),
     };
     assert!(output.status.success(), "{}", text(&output));
     let straight = folder.path().join("straight");
@@ -133,7 +124,7 @@ fn what_cannot_be_trained_is_named() {
     let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
     let with = |from: &str, to: &str| {
         fs::write(folder.path().join("wrong.toml"), recipe.replace(from, to)).unwrap();
-        let output = dots(folder.path(), &["train", "wrong.toml", "-o", "wrong"]);
+        let output = dots_in(folder.path(), &["train", "wrong.toml", "-o", "wrong"]);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         text(&output)
     };
@@ -176,16 +167,16 @@ fn what_cannot_be_trained_is_named() {
     assert!(found.contains("chats.jsonl: line 42: expected a chat"), "{found}");
     assert!(!folder.path().join("wrong").exists(), "nothing was begun");
 
-    let output = dots(folder.path(), &["train", "tiny.toml"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml"]);
     assert!(text(&output).contains("expected --out RUN"), "{}", text(&output));
-    let output = dots(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
+    let output = dots_in(folder.path(), &["tokenize", "in.jsonl", "-o", "data/a", "--tokenizer", TOKENIZER]);
     assert!(text(&output).contains("data/a.bin: exists"), "{}", text(&output));
 }
 
 #[test]
 fn a_second_program_on_a_run_is_told_who_is_there_and_changes_nothing() {
     let folder = prepared();
-    let mut first = Command::new(env!("CARGO_BIN_EXE_dots"))
+    let mut first = dots()
         .args(["train", "tiny.toml", "-o", "run", "--set", "phases.stable.tokens=10M"])
         .current_dir(folder.path())
         .stderr(Stdio::null())
@@ -199,7 +190,7 @@ fn a_second_program_on_a_run_is_told_who_is_there_and_changes_nothing() {
     }
     let recipe = fs::read(folder.path().join("run/recipe.toml")).unwrap();
     for args in [&["train", "run"][..], &["train", "tiny.toml", "-o", "run"]] {
-        let output = dots(folder.path(), args);
+        let output = dots_in(folder.path(), args);
         assert_eq!(output.status.code(), Some(1));
         let holder = format!("run: another program is training here (process {} on ", first.id());
         assert!(text(&output).contains(&holder), "{}", text(&output));
@@ -214,7 +205,7 @@ fn a_second_program_on_a_run_is_told_who_is_there_and_changes_nothing() {
 fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures() {
     let folder = prepared();
     fs::remove_dir_all(folder.path().join("data")).unwrap();
-    let output = dots(folder.path(), &["train", "tiny.toml", "--plan", "--tokens-per-second", "100"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "--plan", "--tokens-per-second", "100"]);
     let found = text(&output);
     assert!(output.status.success(), "{found}");
     for expected in [
@@ -230,11 +221,11 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
         assert!(found.contains(expected), "{expected}: {found}");
     }
     // One that is measured.
-    let output = dots(folder.path(), &["train", "tiny.toml", "--plan"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "--plan"]);
     assert!(output.status.success() && text(&output).contains("measured here on "), "{}", text(&output));
 
     let large = ["--set", "model.width=8192", "--set", "model.layers=1000", "--set", "model.heads=64"];
-    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &large].concat());
+    let output = dots_in(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &large].concat());
     let found = text(&output);
     assert_eq!(output.status.code(), Some(1), "{found}");
     assert!(
@@ -250,7 +241,7 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
     assert!(output.status.code() == Some(1) && found.contains("memory: expected at most "), "{found}");
     // It would not be run here.
     let full = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/full.toml");
-    let output = dots(folder.path(), &["train", full, "--plan", "--gpu-tflops", "198.5"]);
+    let output = dots_in(folder.path(), &["train", full, "--plan", "--gpu-tflops", "198.5"]);
     let found = text(&output);
     assert!(output.status.success(), "{found}");
     for expected in ["142.8 B parameters, 13.4 B of them active", "annealing-2", "92.8", "one GPU of 198.5 TFLOP/s"] {
@@ -262,7 +253,7 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
 fn a_run_that_does_not_fit_is_refused_before_it_begins() {
     let folder = prepared();
     let large = ["--set", "model.dense_width=8000000", "--set", "model.width=8192"];
-    let output = dots(folder.path(), &[&["train", "tiny.toml", "-o", "large"][..], &large].concat());
+    let output = dots_in(folder.path(), &[&["train", "tiny.toml", "-o", "large"][..], &large].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("memory: expected at most "), "{}", text(&output));
     assert!(!folder.path().join("large").exists());
@@ -271,11 +262,11 @@ fn a_run_that_does_not_fit_is_refused_before_it_begins() {
 #[test]
 fn a_branch_goes_on_from_a_step_of_its_parent_and_is_a_run_of_its_own() {
     let folder = prepared();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "parent"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "parent"]);
     assert!(output.status.success(), "{}", text(&output));
     let parent = folder.path().join("parent");
 
-    let output = dots(folder.path(), &["train", "--from", "parent@25", "-o", "same"]);
+    let output = dots_in(folder.path(), &["train", "--from", "parent@25", "-o", "same"]);
     assert!(output.status.success() && text(&output).contains("Branched after step 25."), "{}", text(&output));
     let same = folder.path().join("same");
     for file in ["model.safetensors", "state/state.safetensors"] {
@@ -284,7 +275,7 @@ fn a_branch_goes_on_from_a_step_of_its_parent_and_is_a_run_of_its_own() {
     assert_eq!(losses(&same), losses(&parent)[25..]);
 
     let changed = ["--set", "optimizer.clip=0.1", "--set", "name=cool"];
-    let output = dots(folder.path(), &[&["train", "--from", "parent@25", "-o", "cool"][..], &changed].concat());
+    let output = dots_in(folder.path(), &[&["train", "--from", "parent@25", "-o", "cool"][..], &changed].concat());
     assert!(output.status.success() && text(&output).contains("  optimizer.clip: 1.0 → 0.1"), "{}", text(&output));
     let cool = folder.path().join("cool");
     assert!(last(&cool, "model.safetensors") != last(&parent, "model.safetensors"));
@@ -296,12 +287,12 @@ fn a_branch_goes_on_from_a_step_of_its_parent_and_is_a_run_of_its_own() {
         ("parent@7", "seed=2", "step: expected a step with a checkpoint and its state (25, 30), found 7"),
         ("nowhere", "seed=2", "nowhere"),
     ] {
-        let output = dots(folder.path(), &["train", "--from", from, "-o", "wrong", "--set", set]);
+        let output = dots_in(folder.path(), &["train", "--from", from, "-o", "wrong", "--set", set]);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(expected), "{}", text(&output));
         assert!(!folder.path().join("wrong").join("recipe.toml").exists());
     }
-    let output = dots(folder.path(), &["train", "parent", "--set", "seed=2"]);
+    let output = dots_in(folder.path(), &["train", "parent", "--set", "seed=2"]);
     assert!(text(&output).contains("--from branches from it"), "{}", text(&output));
 }
 
@@ -309,15 +300,15 @@ fn a_branch_goes_on_from_a_step_of_its_parent_and_is_a_run_of_its_own() {
 #[test]
 fn a_disk_that_fills_in_a_checkpoint_leaves_the_last_one_and_the_run_goes_on_from_it() {
     let folder = prepared();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
     assert!(output.status.success(), "{}", text(&output));
     let (straight, full) = (folder.path().join("straight"), folder.path().join("full"));
     let state = fs::metadata(straight.join("checkpoints/step-000030-tokens-0000M/state/state.safetensors")).unwrap();
     // No file may grow past half a state. With its signal ignored, a write says so, as on a disk that is full.
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", state.len() / 2 / 1024);
     let limited = |args: &[&str]| {
-        let program = ["-c", script.as_str(), env!("CARGO_BIN_EXE_dots")];
-        Command::new("bash").args(program).args(args).current_dir(folder.path()).output().unwrap()
+        let program = ["-c", script.as_str(), DOTS];
+        apart("bash").args(program).args(args).current_dir(folder.path()).output().unwrap()
     };
     let output = limited(&["train", "tiny.toml", "-o", "full"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -327,7 +318,7 @@ fn a_disk_that_fills_in_a_checkpoint_leaves_the_last_one_and_the_run_goes_on_fro
     assert!(told.lines().last().unwrap().contains("File too large"), "{told}");
 
     // Once more, with a checkpoint that was written before.
-    let output = dots(folder.path(), &["train", "--from", "straight@25", "-o", "later"]);
+    let output = dots_in(folder.path(), &["train", "--from", "straight@25", "-o", "later"]);
     assert!(output.status.success(), "{}", text(&output));
     let later = folder.path().join("later");
     fs::remove_dir_all(later.join("checkpoints/step-000030-tokens-0000M")).unwrap();
@@ -336,7 +327,7 @@ fn a_disk_that_fills_in_a_checkpoint_leaves_the_last_one_and_the_run_goes_on_fro
     let names: Vec<_> = fs::read_dir(later.join("checkpoints")).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert_eq!(names, ["step-000025-tokens-0000M"]);
     for run in ["full", "later"] {
-        let output = dots(folder.path(), &["train", run]);
+        let output = dots_in(folder.path(), &["train", run]);
         assert!(output.status.success(), "{}", text(&output));
         let run = folder.path().join(run);
         assert!(last(&run, "model.safetensors") == last(&straight, "model.safetensors"));
@@ -346,7 +337,7 @@ fn a_disk_that_fills_in_a_checkpoint_leaves_the_last_one_and_the_run_goes_on_fro
 #[test]
 fn data_that_changed_since_the_run_began_are_refused() {
     let folder = prepared();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "run"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "run"]);
     assert!(output.status.success(), "{}", text(&output));
     fs::write(
         folder.path().join("other.jsonl"),
@@ -354,10 +345,10 @@ fn data_that_changed_since_the_run_began_are_refused() {
     )
     .unwrap();
     let output =
-        dots(folder.path(), &["tokenize", "other.jsonl", "-o", "data/a", "--replace", "--tokenizer", TOKENIZER]);
+        dots_in(folder.path(), &["tokenize", "other.jsonl", "-o", "data/a", "--replace", "--tokenizer", TOKENIZER]);
     assert!(output.status.success(), "{}", text(&output));
     let before = fs::read(folder.path().join("run/metrics.jsonl")).unwrap();
-    let output = dots(folder.path(), &["train", "run"]);
+    let output = dots_in(folder.path(), &["train", "run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("run/run.json: data.a: expected "), "{}", text(&output));
     assert_eq!(fs::read(folder.path().join("run/metrics.jsonl")).unwrap(), before);
@@ -367,10 +358,10 @@ fn data_that_changed_since_the_run_began_are_refused() {
 fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
     let folder = prepared();
     let args = ["tokenizer", "train", "in.jsonl", "-o", "learnt", "--vocab-size", "280"];
-    let output = dots(folder.path(), &args);
+    let output = dots_in(folder.path(), &args);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("learnt: 280 tokens, the last 7 of them special"), "{}", text(&output));
-    let output = dots(
+    let output = dots_in(
         folder.path(),
         &["tokenize", "in.jsonl", "-o", "data/l", "--tokenizer", "learnt", "--end", "<|endoftext|>"],
     );
@@ -382,14 +373,14 @@ fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
         .replace("tokens = 2560", "tokens = 256")
         .replace("tokens = 1280", "tokens = 256");
     fs::write(folder.path().join("learnt.toml"), recipe).unwrap();
-    let output = dots(folder.path(), &["train", "learnt.toml", "-o", "run"]);
+    let output = dots_in(folder.path(), &["train", "learnt.toml", "-o", "run"]);
     assert!(output.status.success(), "{}", text(&output));
     let released = folder.path().join("run/checkpoints/step-000004-tokens-0000M");
     let read = |name: &str| fs::read_to_string(released.join(name)).unwrap();
     assert!(read("config.json").contains("\"eos_token_id\": [\n    273,\n    279\n  ]"), "{}", read("config.json"));
     assert!(read("tokenizer_config.json").contains("<|userprompt|>"));
 
-    let output = dots(folder.path(), &args);
+    let output = dots_in(folder.path(), &args);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("tokenizer.json: exists; --replace writes over it"), "{}", text(&output));
 }
@@ -398,7 +389,7 @@ fn a_tokenizer_is_learnt_that_a_shard_and_a_run_can_use() {
 fn a_run_begun_by_one_layout_of_ranks_goes_on_with_another() {
     let folder = prepared();
     let exact = ["--set", "arithmetic.precision=f32"];
-    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let train = |args: &[&str]| dots_in(folder.path(), &[&["train"], args].concat());
     let output = train(&[&["tiny.toml", "-o", "one"], &exact[..]].concat());
     assert!(output.status.success(), "{}", text(&output));
 
@@ -448,7 +439,7 @@ fn a_run_begun_by_one_layout_of_ranks_goes_on_with_another() {
 fn a_step_says_what_it_sees_and_a_document_who_saw_it() {
     let folder = prepared();
     let lines = |args: &[&str]| -> Vec<serde_json::Value> {
-        let output = dots(folder.path(), &[&["train", "order", "tiny.toml", "--json", "--text"], args].concat());
+        let output = dots_in(folder.path(), &[&["train", "order", "tiny.toml", "--json", "--text"], args].concat());
         assert!(output.status.success(), "{}", text(&output));
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
@@ -469,10 +460,10 @@ fn a_step_says_what_it_sees_and_a_document_who_saw_it() {
         (["--document", "a:0:300"], "a:0:300: expected a document that the run sees, found none; sources are a, chats"),
         (["--document", "a:0"], "expected SOURCE:SHARD:DOCUMENT"),
     ] {
-        let output = dots(folder.path(), &[&["train", "order", "tiny.toml"], &args[..]].concat());
+        let output = dots_in(folder.path(), &[&["train", "order", "tiny.toml"], &args[..]].concat());
         assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
     }
-    let output = dots(folder.path(), &["train", "order", "tiny.toml", "--step", "1"]);
+    let output = dots_in(folder.path(), &["train", "order", "tiny.toml", "--step", "1"]);
     assert!(text(&output).starts_with("step 1  sequence 0  epoch 0  a:0:"), "{}", text(&output));
 }
 
@@ -522,7 +513,7 @@ fn newest(run: &Path) -> (String, Vec<u8>) {
 #[test]
 fn a_run_learns_from_its_own_right_answers_and_was_killed_while_it_answered() {
     let folder = prepared_to_sample();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "straight"]);
     assert!(output.status.success() && text(&output).contains("answers accepted"), "{}", text(&output));
     let straight = folder.path().join("straight");
     let kept = |run: &Path| fs::read_to_string(run.join("samples/round.sevens.jsonl")).unwrap();
@@ -542,7 +533,7 @@ fn a_run_learns_from_its_own_right_answers_and_was_killed_while_it_answered() {
     {
         let what = if run.join("recipe.toml").exists() { "killed" } else { "tiny.toml" };
         let out: &[&str] = if what == "killed" { &[] } else { &["-o", "killed"] };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dots"))
+        let mut child = dots()
             .args([&["train", what, "--threads", threads], out].concat())
             .current_dir(folder.path())
             .stderr(Stdio::null())
@@ -558,7 +549,7 @@ fn a_run_learns_from_its_own_right_answers_and_was_killed_while_it_answered() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let output = dots(folder.path(), &["train", "killed"]);
+    let output = dots_in(folder.path(), &["train", "killed"]);
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(kept(&run), kept(&straight));
     assert_eq!(losses(&run), losses(&straight));
@@ -567,17 +558,17 @@ fn a_run_learns_from_its_own_right_answers_and_was_killed_while_it_answered() {
     // A branch learns from what its parent sampled, and needs it no more.
     let step = all - 1;
     let output =
-        dots(folder.path(), &["train", "--from", "straight", "-o", "longer", "--set", "phases.round.epochs=4"]);
+        dots_in(folder.path(), &["train", "--from", "straight", "-o", "longer", "--set", "phases.round.epochs=4"]);
     assert!(output.status.success() && !text(&output).contains("answers accepted"), "{step}: {}", text(&output));
     assert_eq!(kept(&folder.path().join("longer")), kept(&straight));
     fs::rename(&straight, folder.path().join("elsewhere")).unwrap();
-    let output = dots(folder.path(), &["train", "longer"]);
+    let output = dots_in(folder.path(), &["train", "longer"]);
     assert!(output.status.success(), "{}", text(&output));
 
     // What was sampled is data as any other.
     let path = folder.path().join("longer/samples/round.sevens.jsonl");
     fs::write(&path, kept(&folder.path().join("longer")).replace("7", "8")).unwrap();
-    let output = dots(folder.path(), &["train", "longer"]);
+    let output = dots_in(folder.path(), &["train", "longer"]);
     assert!(text(&output).contains("longer/run.json: data.round/sevens: expected "), "{}", text(&output));
 }
 
@@ -594,7 +585,7 @@ fn problems_are_looked_through_before_the_first_step() {
         ),
     ] {
         fs::write(folder.path().join("problems.jsonl"), format!("{problems}{line}\n")).unwrap();
-        let output = dots(folder.path(), &["train", "tiny.toml", "-o", "wrong"]);
+        let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "wrong"]);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(expected), "{}", text(&output));
         assert!(!folder.path().join("wrong").exists());
@@ -602,7 +593,7 @@ fn problems_are_looked_through_before_the_first_step() {
     // None is right: there is nothing to learn from, and what was learnt until then stays.
     fs::write(folder.path().join("problems.jsonl"), problems.replace(" 7}", " 123456}").replace(" 8}", " 123456}"))
         .unwrap();
-    let output = dots(folder.path(), &["train", "tiny.toml", "-o", "none"]);
+    let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", "none"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("expected at least one answer that is right, found none"), "{}", text(&output));
     assert!(newest(&folder.path().join("none")).0.starts_with("step-000060"));

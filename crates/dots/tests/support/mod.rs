@@ -12,9 +12,17 @@ use std::{
 
 use serde_json::Value;
 
+/// Where the program lies.
+pub const DOTS: &str = env!("CARGO_BIN_EXE_dots");
+
 /// The program, where nothing of the user's own settings or of the network reaches it.
 pub fn dots() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dots"));
+    apart(DOTS)
+}
+
+/// Any program, such as a shell that starts this one, as apart from both.
+pub fn apart(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.stdin(Stdio::null()).env("HF_HUB_OFFLINE", "1");
     for (name, _) in std::env::vars_os() {
         if name == "RUST_LOG" || name.to_string_lossy().starts_with("DOTS_") {
@@ -22,6 +30,16 @@ pub fn dots() -> Command {
         }
     }
     command
+}
+
+/// What came of the program with `args` in `folder`.
+pub fn dots_in(folder: &Path, args: &[&str]) -> Output {
+    dots().args(args).current_dir(folder).output().unwrap()
+}
+
+/// All that it said.
+pub fn text(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
 /// A file or folder of the small goldens.
