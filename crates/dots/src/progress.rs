@@ -59,3 +59,26 @@ impl Meter {
         self.said = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_bar_is_seen_words_wait_for_a_pause_and_the_last_ones_for_nothing() {
+        let mut meter = Meter { bar: ProgressBar::hidden(), said: Some(Instant::now()) };
+        let mut positions = Vec::new();
+        let mut words = |bar: &ProgressBar| {
+            positions.push(bar.position());
+            format!("{} done", bar.position())
+        };
+        meter.tell(1, &mut words);
+        meter.said = Instant::now().checked_sub(PAUSE);
+        meter.advance(2, &mut words);
+        meter.advance(1, &mut words);
+        meter.hasten();
+        meter.tell(5, &mut words);
+        meter.tell(6, &mut words);
+        assert_eq!(positions, [3, 5]);
+    }
+}
