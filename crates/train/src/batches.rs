@@ -152,6 +152,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        recipe::tiny,
         schedule::Schedule,
         shards::{Manifest, ShardWriter},
     };
@@ -168,19 +169,8 @@ mod tests {
     fn recipe(folder: &Path, attention: &str, micro_batch_tokens: u64) -> Recipe {
         write(folder, &format!("a{attention}{micro_batch_tokens}"));
         let shard = folder.join(format!("a{attention}{micro_batch_tokens}"));
-        let text = format!(
+        tiny(&format!(
             r#"
-name = "x"
-[model]
-preset = "dots"
-layers = 2
-width = 32
-experts = 8
-expert_width = 16
-vocab_size = 100
-context = 32
-[tokenizer]
-path = "t"
 [sources.a]
 shards = ["{}"]
 [arithmetic]
@@ -201,8 +191,7 @@ learning_rate = 1e-2
 mixture = {{ a = 1.0 }}
 "#,
             shard.display()
-        );
-        Recipe::parse(&text, Path::new("x.toml")).unwrap()
+        ))
     }
 
     fn steps(recipe: &Recipe) -> Vec<(Totals, Vec<Sequences>)> {

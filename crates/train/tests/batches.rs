@@ -1,5 +1,7 @@
 //! What lies in a batch and what the model makes of it: padding counts in nothing, and knots can be untied.
 
+mod support;
+
 use std::path::Path;
 
 use dots_kernels::train::Precision;
@@ -14,10 +16,10 @@ use dots_train::{
     shards::{Manifest, ShardWriter},
     step::{ALL_EXPERTS, Dials, NO_TARGET, NO_TOKEN, Step, StepReport, Totals},
 };
+use support::{golden, tiny};
 
 fn step(tokens: usize) -> CpuStep {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens/hf");
-    let config = Checkpoint::open(&fixture).unwrap().config;
+    let config = Checkpoint::open(&golden("hf")).unwrap().config;
     let options = Options {
         precision: Precision::F32,
         recompute: false,
@@ -94,19 +96,8 @@ fn knotted(folder: &Path) -> Recipe {
         shard.add(&(0..20).map(|token| 20 * document + token).collect::<Vec<_>>()).unwrap();
     }
     shard.finish(Manifest::default()).unwrap();
-    let text = format!(
+    tiny(&format!(
         r#"
-name = "x"
-[model]
-preset = "dots"
-layers = 2
-width = 32
-experts = 8
-expert_width = 16
-vocab_size = 500
-context = 64
-[tokenizer]
-path = "t"
 [sources.a]
 shards = [{:?}]
 [checkpoints]
@@ -121,8 +112,7 @@ utk = {{ chunks = 3 }}
 mixture = {{ a = 1.0 }}
 "#,
         folder.join("a").display().to_string()
-    );
-    Recipe::parse(&text, Path::new("x.toml")).unwrap()
+    ))
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     batches::Loader,
     order,
+    recipe::tiny,
     run::{Feed, Sequences},
     schedule::Schedule,
     step::{NO_TARGET, NO_TOKEN},
@@ -19,19 +20,8 @@ fn recipe(folder: &Path, lines: &[(&str, &str)], phase: &str) -> Recipe {
         format!("[sources.{name}]\nchats = [{:?}]\n", folder.join(format!("{name}.jsonl")).display().to_string())
     };
     let sources: String = lines.iter().map(source).collect();
-    let text = format!(
+    tiny(&format!(
         r#"
-name = "x"
-[model]
-preset = "dots"
-layers = 2
-width = 32
-experts = 8
-expert_width = 16
-vocab_size = 512
-context = 256
-[tokenizer]
-path = "{TOKENIZER}"
 {sources}
 [arithmetic]
 micro_batch_tokens = 128
@@ -45,8 +35,7 @@ batch_tokens = 128
 learning_rate = {{ from = 5e-3, to = 1e-3, shape = "cosine" }}
 {phase}
 "#
-    );
-    Recipe::parse(&text, Path::new("x.toml")).unwrap()
+    ))
 }
 
 fn chat(turns: usize, nth: usize) -> String {

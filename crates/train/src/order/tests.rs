@@ -1,7 +1,10 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::shards::{Manifest, ShardWriter};
+use crate::{
+    recipe::tiny,
+    shards::{Manifest, ShardWriter},
+};
 
 /// Two shards of documents of these lengths.
 fn documents(folder: &Path, name: &str, lengths: [&[usize]; 2]) -> Vec<std::path::PathBuf> {
@@ -80,19 +83,8 @@ fn recipe(folder: &Path) -> Recipe {
         let paths = [0, 1].map(|nth| format!("{:?}", folder.join(format!("{name}{nth}")).display().to_string()));
         format!("shards = [{}]", paths.join(", "))
     };
-    let text = format!(
+    tiny(&format!(
         r#"
-name = "x"
-[model]
-preset = "dots"
-layers = 2
-width = 32
-experts = 8
-expert_width = 16
-vocab_size = 100
-context = 64
-[tokenizer]
-path = "t"
 [sources.a]
 {}
 [sources.b]
@@ -117,8 +109,7 @@ mixture = {{ a = 1.0, b = 1.0 }}
 "#,
         shards("a"),
         shards("b"),
-    );
-    Recipe::parse(&text, Path::new("x.toml")).unwrap()
+    ))
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod tree;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tiny;
 
 pub use changes::Change;
 pub use error::{Place, RecipeError};
@@ -33,6 +35,8 @@ pub use freeze::Part;
 pub use model::Model;
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
 pub use sources::{Sampling, Source};
+#[cfg(test)]
+pub(crate) use tiny::tiny;
 
 use crate::shards::hex;
 use section::Section;

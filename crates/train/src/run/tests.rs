@@ -5,27 +5,15 @@ use dots_kernels::train::Precision;
 use super::*;
 use crate::{
     cpu::{CpuStep, Options},
-    recipe::Optimizer,
+    recipe::{Optimizer, tiny},
     step::{Dials, StateKind, StateTensor, StepError, TakeState},
 };
 
 const SEQUENCE: usize = 16;
 
 fn recipe() -> Recipe {
-    let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
-    let text = format!(
+    tiny(&format!(
         r#"
-name = "tiny"
-[model]
-preset = "dots"
-layers = 2
-width = 32
-experts = 8
-expert_width = 16
-vocab_size = 64
-context = 32
-[tokenizer]
-path = "{tokenizer}"
 [sources.a]
 shards = ["a"]
 [sources.b]
@@ -52,8 +40,7 @@ every_tokens = 160
 tokens = 64
 sources = ["b"]
 "#
-    );
-    Recipe::parse(&text, Path::new("tiny.toml")).unwrap()
+    ))
 }
 
 /// Sequences that follow from the step's number; an error at `fails`, as a program that dies there.

@@ -1,13 +1,16 @@
 //! What the tests of the step read from `tests/fixtures/goldens`.
 #![allow(dead_code, reason = "each test binary uses its share")]
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use dots_kernels::train::Precision;
 use dots_model::{Checkpoint, Config};
 use dots_train::{
     cpu::{CpuStep, Options},
-    recipe::Optimizer,
+    recipe::{Optimizer, Recipe},
     step::{ALL_EXPERTS, Dials, MicroBatch, NO_TARGET, StateKind, Step, StepReport, Totals},
 };
 use serde_json::Value;
@@ -43,6 +46,11 @@ pub const DIALS: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.01, bias_
 /// The `hf` golden, ready to learn.
 pub fn hf(options: &Options) -> CpuStep {
     CpuStep::from_checkpoint(&Checkpoint::open(&golden("hf")).unwrap(), options).unwrap()
+}
+
+/// A recipe of a tiny model; `rest` says what it learns from, and how.
+pub fn tiny(rest: &str) -> Recipe {
+    Recipe::parse(&format!("{}{rest}", include_str!("tiny.toml")), Path::new("tiny.toml")).unwrap()
 }
 
 /// A small model of another shape, with fewer key heads than query heads and two dense layers.
