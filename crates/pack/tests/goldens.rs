@@ -5,18 +5,7 @@ mod support;
 use dots_model::{Checkpoint, executor::Arithmetic};
 use dots_pack::gguf::{Held, export};
 use serde_json::Value;
-use support::{golden, logits, open, options, pack};
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
-    logits.iter().map(|x| f64::from(x - top) - sum.ln()).collect()
-}
-
-/// KL(p ‖ q) of the two softmaxes.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    log_softmax(p).into_iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()
-}
+use support::{divergence, golden, logits, open, options, pack};
 
 #[test]
 fn eight_bits_drift_no_further_than_q8_0_and_fewer_bits_further() {

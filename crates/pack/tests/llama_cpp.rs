@@ -12,7 +12,7 @@ use dots_model::{
     tokenizer::{Specials, Tokenizer},
 };
 use dots_pack::gguf::{Held, export};
-use support::{golden, logits, open};
+use support::{golden, log_softmax, logits, open};
 
 const CONTEXT: usize = 64;
 
@@ -41,12 +41,6 @@ fn read_base(bytes: &[u8]) -> Base {
         })
         .collect();
     Base { tokens, log_probs }
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
-    logits.iter().map(|x| f64::from(x - top) - sum.ln()).collect()
 }
 
 #[test]

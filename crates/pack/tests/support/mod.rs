@@ -86,3 +86,14 @@ pub fn logits(checkpoint: &Checkpoint, arithmetic: Arithmetic, tokens: &[u32]) -
     let ticket = executor.submit(&Batch { slices }).unwrap();
     executor.collect(ticket).rows.iter().map(|row| row.logits.clone().unwrap()).collect()
 }
+
+pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let top = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
+    logits.iter().map(|x| f64::from(x - top) - sum.ln()).collect()
+}
+
+/// KL(p ‖ q) of the two softmaxes.
+pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    log_softmax(p).into_iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()
+}
