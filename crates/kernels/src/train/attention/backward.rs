@@ -3,14 +3,14 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, Heads, ROWS, Scratch, forward::words, seen};
+use super::{BLOCK, Heads, ROWS, Scratch, seen};
 use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
         Data,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
-        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of},
+        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of, words},
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     train::gemm::{
         Data,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
-        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of},
+        pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of, words},
     },
 };
 
@@ -178,11 +178,4 @@ fn weigh_body(
     }
     *sum = *sum * keep + sums.iter().sum::<f32>();
     keep
-}
-
-/// Packed words, or the bits of scores.
-#[inline(always)]
-pub fn words(lines: &mut [Line]) -> &mut [u32] {
-    // SAFETY: a line is sixteen words without a gap.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LANES) }
 }

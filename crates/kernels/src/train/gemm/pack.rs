@@ -33,6 +33,13 @@ const UNIT_LINES: usize = DEPTH_STEPS + 1;
 #[repr(align(64))]
 pub struct Line(pub [u32; LANES]);
 
+/// The words of lines, one after the other.
+#[inline(always)]
+pub fn words(lines: &mut [Line]) -> &mut [u32] {
+    // SAFETY: a line is sixteen words without a gap.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LANES) }
+}
+
 /// Packed operands of one worker.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -252,8 +259,7 @@ for_each_isa! {
 fn rows_body(rounded: bool, from: View<'_>, rows: Range<usize>, depth: Range<usize>, out: &mut [Line]) {
     for (row, out) in rows.zip(out.chunks_exact_mut(ROW_LINES)) {
         let start = from.start(row);
-        let words = out.as_flattened_words();
-        copy(rounded, from.data, start + depth.start..start + depth.end, words);
+        copy(rounded, from.data, start + depth.start..start + depth.end, words(out));
     }
 }
 
@@ -329,17 +335,5 @@ fn copy(rounded: bool, from: Data<'_>, range: Range<usize>, words: &mut [u32]) {
                 *word = bf16_to_f32(*x).to_bits();
             }
         }
-    }
-}
-
-trait Flatten {
-    fn as_flattened_words(&mut self) -> &mut [u32];
-}
-
-impl Flatten for [Line] {
-    #[inline(always)]
-    fn as_flattened_words(&mut self) -> &mut [u32] {
-        // SAFETY: a line is sixteen words without a gap.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() * LANES) }
     }
 }
