@@ -42,9 +42,6 @@ pub const TILE: usize = ROWS * GROUP;
 /// Codes in a vector.
 pub const VECTOR: usize = 4 * ROWS;
 
-/// Vectors in a tile.
-pub const VECTORS: usize = TILE / VECTOR;
-
 /// Levels of [`WeightType::Q4_D`]: for a scale fitted to each group, about the least squared error on normal and somewhat
 /// heavier tails. The largest magnitude is -127, so the scale's sign says on which side a group reaches furthest.
 pub const Q4_LEVELS: [i8; 16] = [-127, -97, -74, -58, -43, -31, -20, -9, 1, 12, 22, 34, 46, 61, 79, 104];

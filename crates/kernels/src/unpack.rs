@@ -22,7 +22,29 @@ macro_rules! each_block {
         }
     }};
 }
-use each_block;
+
+/// Walks a row of any quantised type by the functions that are named as the types where it stands: the plain ones here, AVX2's there.
+macro_rules! each_kind {
+    ($kind:expr; $row:expr, $codes:expr, $scales:expr, $mins:expr) => {
+        match $kind {
+            WeightType::Q4_0 => each_block!(q4_0: 18 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::Q4_1 => each_block!(q4_1: 20 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::Q5_0 => each_block!(q5_0: 22 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::Q5_1 => each_block!(q5_1: 24 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::Q8_0 => each_block!(q8_0: 34 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::Q2_K => each_block!(q2_k: 84 => 256, 16; $row, $codes, $scales, $mins),
+            WeightType::Q3_K => each_block!(q3_k: 110 => 256, 16; $row, $codes, $scales, $mins),
+            WeightType::Q4_K => each_block!(q4_k: 144 => 256, 8; $row, $codes, $scales, $mins),
+            WeightType::Q5_K => each_block!(q5_k: 176 => 256, 8; $row, $codes, $scales, $mins),
+            WeightType::Q6_K => each_block!(q6_k: 210 => 256, 16; $row, $codes, $scales, $mins),
+            WeightType::IQ4_NL => each_block!(iq4_nl: 18 => 32, 1; $row, $codes, $scales, $mins),
+            WeightType::IQ4_XS => each_block!(iq4_xs: 136 => 256, 8; $row, $codes, $scales, $mins),
+            _ => unreachable!("float types have no codes, and packed ones no rows"),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use {each_block, each_kind};
 
 /// Levels of the IQ4 types, raised by 128.
 pub const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
@@ -62,21 +84,7 @@ pub fn unpack_row(isa: Isa, kind: WeightType, bytes: &[u8], codes: &mut [u8], sc
 
 /// The plain reference.
 fn unpack_row_plain(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-    match kind {
-        WeightType::Q4_0 => each_block!(q4_0: 18 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q4_1 => each_block!(q4_1: 20 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q5_0 => each_block!(q5_0: 22 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q5_1 => each_block!(q5_1: 24 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q8_0 => each_block!(q8_0: 34 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q2_K => each_block!(q2_k: 84 => 256, 16; bytes, codes, scales, mins),
-        WeightType::Q3_K => each_block!(q3_k: 110 => 256, 16; bytes, codes, scales, mins),
-        WeightType::Q4_K => each_block!(q4_k: 144 => 256, 8; bytes, codes, scales, mins),
-        WeightType::Q5_K => each_block!(q5_k: 176 => 256, 8; bytes, codes, scales, mins),
-        WeightType::Q6_K => each_block!(q6_k: 210 => 256, 16; bytes, codes, scales, mins),
-        WeightType::IQ4_NL => each_block!(iq4_nl: 18 => 32, 1; bytes, codes, scales, mins),
-        WeightType::IQ4_XS => each_block!(iq4_xs: 136 => 256, 8; bytes, codes, scales, mins),
-        _ => unreachable!("float types have no codes, and packed ones no rows"),
-    }
+    each_kind!(kind; bytes, codes, scales, mins);
 }
 
 #[inline(always)]

@@ -3,27 +3,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{IQ4_LEVELS, each_block};
+use super::{IQ4_LEVELS, each_block, each_kind};
 use crate::WeightType;
 
 /// Unpacks one row of a quantised type.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn unpack_row(kind: WeightType, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-    match kind {
-        WeightType::Q4_0 => each_block!(q4_0: 18 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q4_1 => each_block!(q4_1: 20 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q5_0 => each_block!(q5_0: 22 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q5_1 => each_block!(q5_1: 24 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q8_0 => each_block!(q8_0: 34 => 32, 1; bytes, codes, scales, mins),
-        WeightType::Q2_K => each_block!(q2_k: 84 => 256, 16; bytes, codes, scales, mins),
-        WeightType::Q3_K => each_block!(q3_k: 110 => 256, 16; bytes, codes, scales, mins),
-        WeightType::Q4_K => each_block!(q4_k: 144 => 256, 8; bytes, codes, scales, mins),
-        WeightType::Q5_K => each_block!(q5_k: 176 => 256, 8; bytes, codes, scales, mins),
-        WeightType::Q6_K => each_block!(q6_k: 210 => 256, 16; bytes, codes, scales, mins),
-        WeightType::IQ4_NL => each_block!(iq4_nl: 18 => 32, 1; bytes, codes, scales, mins),
-        WeightType::IQ4_XS => each_block!(iq4_xs: 136 => 256, 8; bytes, codes, scales, mins),
-        _ => unreachable!("float types have no codes, and packed ones no rows"),
-    }
+    each_kind!(kind; bytes, codes, scales, mins);
 }
 
 #[inline]

@@ -95,19 +95,17 @@ pub fn tokenizer_hash(source: &TokenizerSource) -> String {
     hex(&hasher.finalize())
 }
 
-/// SHA-256, in hexadecimal, and length of the file at `path`.
-pub fn hash_file(path: &Path) -> Result<(String, u64), DataError> {
+/// SHA-256, in hexadecimal, of the file at `path`.
+pub(super) fn hash_file(path: &Path) -> Result<String, DataError> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
     loop {
         let read = file.read(&mut buffer).map_err(DataError::io(path))?;
         if read == 0 {
-            return Ok((hex(&hasher.finalize()), bytes));
+            return Ok(hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
-        bytes += read as u64;
     }
 }
 

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use self::manifest::hex;
 pub use self::{
-    manifest::{Input, Manifest, hash_file, tokenizer_hash},
+    manifest::{Input, Manifest, tokenizer_hash},
     read::Shard,
     write::ShardWriter,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{HEADER_BYTES, IdType, MAGIC, Manifest, VERSION, hash_file, path_of};
+use super::{HEADER_BYTES, IdType, MAGIC, Manifest, VERSION, manifest::hash_file, path_of};
 use crate::DataError;
 
 /// A shard of documents. Its index was checked whole when it was opened; ids are checked against the vocabulary as they are read.
@@ -166,7 +166,7 @@ impl Shard {
     pub fn hash(&self) -> Result<String, DataError> {
         match &self.manifest {
             Some(manifest) => Ok(manifest.bin_sha256.clone()),
-            None => Ok(hash_file(&path_of(&self.prefix, "bin"))?.0),
+            None => hash_file(&path_of(&self.prefix, "bin")),
         }
     }
 }
