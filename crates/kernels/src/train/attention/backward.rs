@@ -8,7 +8,7 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
-        Data,
+        Data, View,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
         pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of, words},
     },
@@ -17,7 +17,7 @@ use crate::{
 /// All positions of some heads.
 ///
 /// # Safety
-/// Gradients hold all positions, and nobody else touches these.
+/// Operands and gradients hold all positions, and nobody else touches these of the gradients.
 pub unsafe fn heads(
     kernel: Kernel,
     item: &Heads<'_>,
@@ -37,7 +37,7 @@ pub unsafe fn heads(
     for d in [dk, dv].into_iter().chain(heads.clone().map(|head| item.out(dq, head))) {
         for row in 0..tokens {
             // SAFETY: `d` holds the row, which is this item's.
-            unsafe { std::slice::from_raw_parts_mut(d.start.add(row * d.stride), dim) }.fill(0.0);
+            unsafe { d.row(row, dim) }.fill(0.0);
         }
     }
     for keys in blocks(0, tokens) {
@@ -49,96 +49,170 @@ pub unsafe fn heads(
                 break;
             }
             for head in heads.clone() {
-                let dq = item.out(dq, head);
                 let [q, d_out] = [q, d_out].map(|x| item.view(x, shape.heads, head));
                 pack_lanes(kernel, q, queries.clone(), 0..dim, along, &mut scratch.queries_along);
                 pack_lanes(kernel, d_out, queries.clone(), 0..dim, along, &mut scratch.d_out_along);
-                for first in queries.clone().step_by(ROWS) {
-                    let rows = ROWS.min(queries.end - first);
-                    let seen = seen(attend_from, first, first + rows, &keys);
-                    let at = first - queries.start;
-                    if seen.is_empty() {
-                        clear(scratch, number, at, rows, 0..BLOCK);
-                        continue;
-                    }
-                    clear(scratch, number, at, rows, 0..seen.start);
-                    clear(scratch, number, at, rows, seen.end..BLOCK);
-                    let queries = rows_of(kernel, q, first..first + rows, 0..dim, &mut scratch.rows);
-                    let d_rows = rows_of(kernel, d_out, first..first + rows, 0..dim, &mut scratch.d_rows);
-                    let products = [
-                        (queries, &scratch.keys, &mut scratch.scores),
-                        (d_rows, &scratch.values, &mut scratch.d_scores),
-                    ];
-                    for (a, b, scores) in products {
-                        let start = scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start);
-                        let tile = Tile {
-                            a: A::Rows(a),
-                            b: b[seen.start / LANES * steps..].as_ptr(),
-                            unit_lines: steps,
-                            steps,
-                            out: Out { start, stride: BLOCK },
-                            cols: seen.len(),
-                            add: false,
-                        };
-                        // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
-                        unsafe { multiply_unit(kernel, rows, tile) };
-                    }
-                    let mut parts: [Row; ROWS] = std::array::from_fn(|_| Row::default());
-                    for (r, part) in parts[..rows].iter_mut().enumerate() {
-                        let row = first + r;
-                        let place = (item.start() + row) * shape.heads + head;
-                        *part = Row {
-                            from: (attend_from[row] as usize).clamp(keys.start, keys.end) - keys.start,
-                            to: (row + 1).clamp(keys.start, keys.end) - keys.start,
-                            lse: lse[place],
-                            mean: means[place],
-                        };
-                    }
-                    gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
-                    let to_q = Tile {
-                        a: A::Rows(Rows::packed(
-                            scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number),
-                        )),
-                        b: scratch.keys_along[seen.start / number..].as_ptr(),
-                        unit_lines: along,
-                        // Keys are packed up to the last one only.
-                        steps: (seen.end.min(keys.len()) - seen.start).div_ceil(number),
-                        out: Out { start: dq.start.wrapping_add(first * dq.stride), ..dq },
-                        cols: dim,
-                        add: true,
-                    };
-                    // SAFETY: as above; these rows of `dq` are this item's.
-                    unsafe { multiply_unit(kernel, rows, to_q) };
-                }
-                let operands = [
-                    (&scratch.weights, &scratch.d_out_along, dv),
-                    (&scratch.d_scores_along, &scratch.queries_along, dk),
-                ];
-                for unit in keys.clone().step_by(LANES) {
-                    // Rows before these keys, and those of later documents, do not see them.
-                    let first = unit.saturating_sub(queries.start) / number * number;
-                    let last = unit + LANES;
-                    let end = queries.start
-                        + attend_from[queries.clone()].partition_point(|&from| (from as usize) < last.min(keys.end));
-                    let end = end.saturating_sub(queries.start);
-                    if first >= end {
-                        continue;
-                    }
-                    let lines = (unit - keys.start) / LANES * along + first / number;
-                    for (a, b, out) in operands {
-                        let tile = Tile {
-                            a: A::Lanes(a[lines..].as_ptr().cast()),
-                            b: b[first / number..].as_ptr(),
-                            unit_lines: along,
-                            steps: (end - first).div_ceil(number),
-                            out: Out { start: out.start.wrapping_add(unit * out.stride), ..out },
-                            cols: dim,
-                            add: true,
-                        };
-                        // SAFETY: as above; these rows of `out` are this item's.
-                        unsafe { multiply_unit(kernel, LANES.min(keys.end - unit), tile) };
+                let (keys, queries, dq) = (keys.clone(), queries.clone(), item.out(dq, head));
+                let pair = Pair { kernel, item, head, keys, queries, q, d_out, lse, means, dq, dk, dv };
+                for first in pair.queries.clone().step_by(ROWS) {
+                    let rows = first..(first + ROWS).min(pair.queries.end);
+                    // SAFETY: scratch is reserved and holds these blocks, packed above; gradients are the caller's promise.
+                    unsafe {
+                        let seen = pair.score_rows(rows.clone(), scratch);
+                        if !seen.is_empty() {
+                            pair.add_to_queries(rows, seen, scratch);
+                        }
                     }
                 }
+                // SAFETY: as above, and all rows have their weights.
+                unsafe { pair.add_to_keys_and_values(scratch) };
+            }
+        }
+    }
+}
+
+/// A block of keys and values, and a block of one head's queries that see some of them.
+struct Pair<'a> {
+    kernel: Kernel,
+    item: &'a Heads<'a>,
+    head: usize,
+    keys: Range<usize>,
+    queries: Range<usize>,
+    /// `(sequence_tokens, head_dim)` of `head`.
+    q: View<'a>,
+    d_out: View<'a>,
+    /// `(tokens, heads)`.
+    lse: &'a [f32],
+    means: &'a [f32],
+    /// The sequence's first row, of `head` and of its keys' head.
+    dq: Out,
+    dk: Out,
+    dv: Out,
+}
+
+impl Pair<'_> {
+    fn dim(&self) -> usize {
+        self.item.shape.head_dim
+    }
+
+    /// Numbers in a step, and steps of a block along positions.
+    fn along(&self) -> (usize, usize) {
+        let number = self.kernel.step_numbers();
+        (number, BLOCK / number)
+    }
+
+    /// Weights and gradients of scores of `rows`, at most [`ROWS`] of the queries. Gives what they see, as [`seen`] does.
+    ///
+    /// # Safety
+    /// `scratch` is reserved and holds `keys` and `values`, and views hold all positions.
+    #[inline]
+    unsafe fn score_rows(&self, rows: Range<usize>, scratch: &mut Scratch) -> Range<usize> {
+        let (kernel, dim) = (self.kernel, self.dim());
+        let (number, at) = (kernel.step_numbers(), rows.start - self.queries.start);
+        let seen = seen(self.item.attend_from(), rows.start, rows.end, &self.keys);
+        if seen.is_empty() {
+            clear(scratch, number, at, rows.len(), 0..BLOCK);
+            return seen;
+        }
+        clear(scratch, number, at, rows.len(), 0..seen.start);
+        clear(scratch, number, at, rows.len(), seen.end..BLOCK);
+        let steps = dim.div_ceil(number);
+        let queries = rows_of(kernel, self.q, rows.clone(), 0..dim, &mut scratch.rows);
+        let d_rows = rows_of(kernel, self.d_out, rows.clone(), 0..dim, &mut scratch.d_rows);
+        let products =
+            [(queries, &scratch.keys, &mut scratch.scores), (d_rows, &scratch.values, &mut scratch.d_scores)];
+        for (a, b, scores) in products {
+            let start = scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start);
+            let tile = Tile {
+                a: A::Rows(a),
+                b: b[seen.start / LANES * steps..].as_ptr(),
+                unit_lines: steps,
+                steps,
+                out: Out { start, stride: BLOCK },
+                cols: seen.len(),
+                add: false,
+            };
+            // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
+            unsafe { multiply_unit(kernel, rows.len(), tile) };
+        }
+        let mut parts: [Row; ROWS] = std::array::from_fn(|_| Row::default());
+        let parts = &mut parts[..rows.len()];
+        for (row, part) in rows.zip(&mut *parts) {
+            *part = self.row(row);
+        }
+        gradients(kernel, scratch, parts, at, seen.clone(), 1.0 / (dim as f32).sqrt());
+        seen
+    }
+
+    #[inline]
+    fn row(&self, row: usize) -> Row {
+        let place = (self.item.start() + row) * self.item.shape.heads + self.head;
+        let Range { start, end } = self.keys;
+        Row {
+            from: (self.item.attend_from()[row] as usize).clamp(start, end) - start,
+            to: (row + 1).clamp(start, end) - start,
+            lse: self.lse[place],
+            mean: self.means[place],
+        }
+    }
+
+    /// Adds to `dq` of `rows` what comes by way of the keys that they see, `seen`.
+    ///
+    /// # Safety
+    /// [`Self::score_rows`] was called for these rows just before; `scratch` holds `keys_along`; `dq` holds all positions, and nobody
+    /// else touches these rows.
+    #[inline]
+    unsafe fn add_to_queries(&self, rows: Range<usize>, seen: Range<usize>, scratch: &Scratch) {
+        let (dq, (number, along)) = (self.dq, self.along());
+        let weights = scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number);
+        let tile = Tile {
+            a: A::Rows(Rows::packed(weights)),
+            b: scratch.keys_along[seen.start / number..].as_ptr(),
+            unit_lines: along,
+            // Keys are packed up to the last one only.
+            steps: (seen.end.min(self.keys.len()) - seen.start).div_ceil(number),
+            out: Out { start: dq.start.wrapping_add(rows.start * dq.stride), ..dq },
+            cols: self.dim(),
+            add: true,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { multiply_unit(self.kernel, rows.len(), tile) };
+    }
+
+    /// Adds to `dk` and `dv` of the keys what comes by way of the queries.
+    ///
+    /// # Safety
+    /// [`Self::score_rows`] was called for all of the queries; `scratch` holds `queries_along` and `d_out_along`; `dk` and `dv` hold all
+    /// positions, and nobody else touches these.
+    #[inline]
+    unsafe fn add_to_keys_and_values(&self, scratch: &Scratch) {
+        let (Self { keys, queries, .. }, (number, along)) = (self, self.along());
+        let attend_from = &self.item.attend_from()[queries.clone()];
+        let operands = [
+            (&scratch.weights, &scratch.d_out_along, self.dv),
+            (&scratch.d_scores_along, &scratch.queries_along, self.dk),
+        ];
+        for unit in keys.clone().step_by(LANES) {
+            // Rows before these keys, and those of later documents, do not see them.
+            let first = unit.saturating_sub(queries.start) / number * number;
+            let last = (unit + LANES).min(keys.end);
+            let end = attend_from.partition_point(|&from| (from as usize) < last);
+            if first >= end {
+                continue;
+            }
+            let lines = (unit - keys.start) / LANES * along + first / number;
+            for (a, b, out) in operands {
+                let tile = Tile {
+                    a: A::Lanes(a[lines..].as_ptr().cast()),
+                    b: b[first / number..].as_ptr(),
+                    unit_lines: along,
+                    steps: (end - first).div_ceil(number),
+                    out: Out { start: out.start.wrapping_add(unit * out.stride), ..out },
+                    cols: self.dim(),
+                    add: true,
+                };
+                // SAFETY: the caller's promise.
+                unsafe { multiply_unit(self.kernel, last - unit, tile) };
             }
         }
     }

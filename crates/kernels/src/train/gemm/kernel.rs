@@ -37,6 +37,18 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
+impl Out {
+    /// The first `width` numbers of a row.
+    ///
+    /// # Safety
+    /// They are there, and nobody else touches them for as long as the slice lives.
+    #[inline(always)]
+    pub unsafe fn row<'a>(self, row: usize, width: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), width) }
+    }
+}
+
 /// Rows of `a`.
 #[derive(Debug, Clone, Copy)]
 pub enum A<'a> {
@@ -224,7 +236,7 @@ unsafe fn rows_of<const R: usize, const FUSED: bool>(tile: &Tile<'_>) {
     }
     for (r, sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
-        let out = unsafe { std::slice::from_raw_parts_mut(tile.out.start.add(r * tile.out.stride), tile.cols) };
+        let out = unsafe { tile.out.row(r, tile.cols) };
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = if tile.add { *out + sum } else { *sum };
         }
