@@ -234,9 +234,9 @@ fn a_plan_is_printed_without_data_and_what_does_not_fit_is_refused_with_figures(
     );
     // Ranks are threads of this program, so it is this machine that must hold them all.
     let ranks = ["--set", "ranks.data=2"];
-    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks].concat());
+    let output = dots_in(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks].concat());
     assert!(output.status.success() && text(&output).contains("2 x 1 ranks"), "{}", text(&output));
-    let output = dots(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks, &large].concat());
+    let output = dots_in(folder.path(), &[&["train", "tiny.toml", "--plan"][..], &ranks, &large].concat());
     let found = text(&output);
     assert!(output.status.code() == Some(1) && found.contains("memory: expected at most "), "{found}");
     // It would not be run here.
