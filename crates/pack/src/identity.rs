@@ -28,8 +28,9 @@ pub(crate) struct Done {
     pub crc32: u32,
 }
 
-/// Where the weights come from and what is done to them: what makes one packed checkpoint the same as another.
-pub(crate) fn lineage(checkpoint: &Checkpoint, recipe: &Recipe, calibration: Option<Value>) -> Value {
+/// Where the weights come from and what is done to them: what makes one packed checkpoint the same as another. `config` is the text of
+/// its `config.json`, which each of its files is bound to.
+pub(crate) fn lineage(checkpoint: &Checkpoint, config: &str, recipe: &Recipe, calibration: Option<Value>) -> Value {
     let name = checkpoint.path.file_name().map(|name| name.to_string_lossy().into_owned());
     let mut types: Map<String, Value> = Map::new();
     let mut kinds: Vec<_> = checkpoint.tensors().map(|(_, tensor)| tensor.kind).collect();
@@ -45,6 +46,7 @@ pub(crate) fn lineage(checkpoint: &Checkpoint, recipe: &Recipe, calibration: Opt
         "container": container::VERSION,
         "layout": LAYOUT,
         "source": { "name": name, "format": format_name(checkpoint.format), "tensors": types },
+        "config": format!("{:08x}", container::checksum(config.as_bytes())),
         "recipe": { "name": recipe.name(), "exceptions": exceptions },
         "calibration": calibration,
     })
@@ -59,7 +61,8 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
-/// Names, sizes and times of the source's files, so that work on one source is never taken up with another.
+/// Names, sizes and times of the source's files, so that work on one source is never taken up with another, nor the finished work of one
+/// taken for another's: checkpoints of a run bear the same names as those of the next.
 pub(crate) fn source_files(checkpoint: &Checkpoint) -> Result<Value, Error> {
     let mut paths: Vec<&Path> = checkpoint.tensors().map(|(_, tensor)| &*tensor.file).collect();
     paths.sort_unstable();
@@ -148,11 +151,9 @@ pub(crate) fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Res
     for (path, is_finished) in [(begun, false), (finished, true)] {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        // What is finished does not name the source's files: they may be gone, or elsewhere.
-        let same_source = is_finished || value["source_files"] == *source_files;
-        if value["lineage"] != *lineage || !same_source {
-            let reason = "it holds a checkpoint that was packed from another source, by another recipe or by another \
-                          version of dots; give a new folder, or remove this one";
+        if value["lineage"] != *lineage || value["source_files"] != *source_files {
+            let reason = "it holds a checkpoint that was packed from another source (or from this one as it was before), by \
+                          another recipe or by another version of dots; give a new folder, or remove this one";
             return Err(Error::refused(folder, reason));
         }
         let shards = value["shards"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -179,9 +180,20 @@ pub(crate) fn note(folder: &Path, lineage: &Value, source_files: &Value, shards:
 }
 
 /// Describes the finished checkpoint.
-pub(crate) fn describe(folder: &Path, lineage: &Value, shards: &[Done], bits_per_weight: f64) -> Result<(), Error> {
+pub(crate) fn describe(
+    folder: &Path,
+    lineage: &Value,
+    source_files: &Value,
+    shards: &[Done],
+    bits_per_weight: f64,
+) -> Result<(), Error> {
     let bits_per_weight = (bits_per_weight * 1000.0).round() / 1000.0;
-    let value = json!({ "lineage": lineage, "bits_per_weight": bits_per_weight, "shards": to_json(shards) });
+    let value = json!({
+        "lineage": lineage,
+        "source_files": source_files,
+        "bits_per_weight": bits_per_weight,
+        "shards": to_json(shards),
+    });
     files::write(&folder.join(DESCRIPTION), format!("{value:#}\n").as_bytes())
 }
 

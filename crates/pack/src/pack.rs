@@ -60,16 +60,18 @@ pub fn pack(
     progress: &mut dyn Progress,
 ) -> Result<Summary, Error> {
     refuse_own_source(checkpoint, out)?;
-    let lineage =
-        identity::lineage(checkpoint, &options.recipe, options.calibration.as_ref().map(Calibration::describe));
-    let source_files = identity::source_files(checkpoint)?;
-    let state = identity::state(out, &lineage, &source_files)?;
     let mut shards = plan(checkpoint, &options.recipe)?;
     let mut summary = summarise(&shards);
-
+    let any_packed = summary.types.keys().any(|kind| kind.is_packed());
+    let config = text::config(checkpoint, any_packed);
+    let calibration = options.calibration.as_ref().map(Calibration::describe);
+    let lineage = identity::lineage(checkpoint, &config, &options.recipe, calibration);
+    let source_files = identity::source_files(checkpoint)?;
+    // Once to refuse before anything is made, and again when nobody else may change it.
+    identity::state(out, &lineage, &source_files)?;
     fs::create_dir_all(out).map_err(Error::write(out))?;
     let _lock = Lock::take(out)?;
-    let (earlier, finished) = match state {
+    let (earlier, finished) = match identity::state(out, &lineage, &source_files)? {
         State::New => (Vec::new(), false),
         State::Begun(done) => (done, false),
         State::Finished(done) => (done, true),
@@ -78,8 +80,6 @@ pub fn pack(
         identity::note(out, &lineage, &source_files, &earlier)?;
     }
 
-    let any_packed = summary.types.keys().any(|kind| kind.is_packed());
-    let config = text::config(checkpoint, any_packed);
     let common = Common {
         config: container::checksum(config.as_bytes()),
         pack: format!("{:08x}", container::checksum(format!("{lineage}{source_files}").as_bytes())),
@@ -119,12 +119,20 @@ pub fn pack(
         done.push(Done { file: name, bytes, crc32 });
         identity::note(out, &lineage, &source_files, &done)?;
     }
-    if !finished {
+    let (config_path, index_path) = (out.join("config.json"), out.join(INDEX));
+    if finished {
+        // What was lost of it is made again, and what is there stays: a template may have been edited.
+        for (path, text) in [(&config_path, &config), (&index_path, &index(&shards))] {
+            if !path.exists() {
+                files::write(path, text.as_bytes())?;
+            }
+        }
+    } else {
         text::write(checkpoint, out)?;
-        files::write(&out.join("config.json"), config.as_bytes())?;
-        identity::describe(out, &lineage, &done, summary.bits_per_weight)?;
+        files::write(&config_path, config.as_bytes())?;
+        identity::describe(out, &lineage, &source_files, &done, summary.bits_per_weight)?;
         // The index comes last: with it the folder is a checkpoint.
-        files::write(&out.join(INDEX), index(&shards).as_bytes())?;
+        files::write(&index_path, index(&shards).as_bytes())?;
         let note = out.join(identity::NOTE);
         fs::remove_file(&note).map_err(Error::write(&note))?;
     }
@@ -222,13 +230,34 @@ struct Lock {
 impl Lock {
     fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(LOCK);
-        let file = File::create(&path).map_err(Error::write(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, _file: file }),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::refused(folder, "another run is packing into it")),
-            // Where files cannot be locked, nobody is kept out, and nobody held up either.
-            Err(fs::TryLockError::Error(_)) => Ok(Self { path, _file: file }),
+        loop {
+            let file = File::create(&path).map_err(Error::write(&path))?;
+            match file.try_lock() {
+                // The run that held it may have removed the file after it was opened here, and the next one made another.
+                Ok(()) if !is_named(&file, &path) => {}
+                // Where files cannot be locked, nobody is kept out, and nobody held up either.
+                Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(Self { path, _file: file }),
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::refused(folder, "another run is packing into it"));
+                }
+            }
         }
+    }
+}
+
+/// Whether `path` names this very file.
+fn is_named(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        return matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(named)) if id(&file) == id(&named));
+    }
+    // Elsewhere a file that is open cannot be removed.
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
     }
 }
 

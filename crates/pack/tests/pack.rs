@@ -143,9 +143,41 @@ fn stopped_work_goes_on_and_ends_the_same() {
     fs::write(out.path().join("model-00003-of-00004.safetensors.part"), b"half").unwrap();
     assert_eq!(pack("hf", out.path(), &options("q4", &[])).resumed, 2);
     assert!(files(whole.path()) == files(out.path()));
-    // Once more over the finished folder: nothing to do.
+    // Once more over the finished folder: nothing to do, but for what was lost of it.
+    for lost in ["config.json", "model.safetensors.index.json"] {
+        fs::remove_file(out.path().join(lost)).unwrap();
+    }
     assert_eq!(pack("hf", out.path(), &options("q4", &[])).resumed, 4);
     assert!(files(whole.path()) == files(out.path()));
+}
+
+#[test]
+fn other_weights_and_settings_under_the_same_name_are_refused() {
+    let parent = tempfile::tempdir().unwrap();
+    let model = parent.path().join("model");
+    fs::create_dir(&model).unwrap();
+    files(&golden("hf")).iter().for_each(|(name, bytes)| fs::write(model.join(name), bytes).unwrap());
+    let pack_into = |out: &Path| dots_pack::pack(&open(&model), out, &options("q4", &[]), &mut ());
+    let done = parent.path().join("done");
+    pack_into(&done).unwrap();
+
+    // Of work that was begun, another end of turn: each file is bound to `config.json`, which names it.
+    let begun = parent.path().join("begun");
+    let work = || dots_pack::pack(&open(&model), &begun, &options("q4", &[]), &mut StopAt("00003-of"));
+    assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
+    let settings = model.join("generation_config.json");
+    let before = fs::read(&settings).unwrap();
+    fs::write(&settings, r#"{ "eos_token_id": 3 }"#).unwrap();
+    assert!(pack_into(&begun).unwrap_err().to_string().contains("as it was before"));
+    fs::write(&settings, before).unwrap();
+    assert_eq!(pack_into(&begun).unwrap().resumed, 2);
+
+    // Of work that is finished, another weight.
+    let weights = files(&model).into_keys().find(|name| name.ends_with(".safetensors")).unwrap();
+    let mut bytes = fs::read(model.join(&weights)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(model.join(&weights), bytes).unwrap();
+    assert!(pack_into(&done).unwrap_err().to_string().contains("as it was before"));
 }
 
 #[test]
