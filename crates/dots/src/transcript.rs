@@ -2,13 +2,12 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use anyhow::{anyhow, bail};
-use dots_model::template::Message;
+use dots_model::{aside::Aside, template::Message};
 
 /// What a line typed at the prompt asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,15 +116,15 @@ impl Transcript {
             bail!("{shown}: a file of that name is there already and was not written by this conversation");
         }
         let name = path.file_name().ok_or_else(|| anyhow!("{shown}: expected the name of a file"))?;
-        let mut aside_name = name.to_owned();
-        aside_name.push(format!(".{}.part", std::process::id()));
-        let aside = path.with_file_name(aside_name);
-        let written = write_whole(&aside, &self.messages()).and_then(|()| fs::rename(&aside, path));
-        if let Err(error) = written {
-            // Nothing of a failed save stays behind, if the disk lets us.
-            let _ = fs::remove_file(&aside);
-            bail!("{shown}: {error}");
-        }
+        // Of this process, and new: `NAME.part` may be somebody's, and is left alone as any file is.
+        let mut part = name.to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let written = Aside::create_new(path, path.with_file_name(part)).and_then(|mut file| {
+            serde_json::to_writer_pretty(&mut file, &self.messages())?;
+            file.write_all(b"\n")?;
+            file.finish()
+        });
+        written.map_err(|error| anyhow!("{shown}: {error}"))?;
         self.saved.insert(path.to_owned());
         Ok(())
     }
@@ -135,15 +134,10 @@ fn message(role: &str, content: &str) -> Message {
     Message::new(role, content)
 }
 
-fn write_whole(path: &Path, messages: &[Message]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    serde_json::to_writer_pretty(&mut file, messages)?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

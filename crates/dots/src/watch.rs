@@ -1,9 +1,10 @@
 //! `dots watch`: training runs in the browser, while they run, or a report of them in one file.
 
-use std::{io::Write, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use dots_model::aside;
 use dots_server::Watch;
 
 use crate::{
@@ -41,7 +42,7 @@ pub struct WatchArgs {
 pub fn run(args: WatchArgs) -> anyhow::Result<()> {
     let watch = Watch::new(&args.runs)?;
     if let Some(out) = args.html {
-        return write_aside(&out, &watch.html());
+        return write_report(&out, &watch.html());
     }
     let runtime = runtime::serving()?;
     let listener = runtime.block_on(listen(&args.host, args.port))?;
@@ -56,16 +57,11 @@ pub fn run(args: WatchArgs) -> anyhow::Result<()> {
 }
 
 /// A report that was there stays whole until the new one is.
-fn write_aside(out: &PathBuf, page: &str) -> anyhow::Result<()> {
-    let name = out.file_name().ok_or_else(|| anyhow!("--html {}: expected a file's name", out.display()))?;
-    let aside = out.with_file_name(format!(".{}.part", name.to_string_lossy()));
-    let written = std::fs::File::create(&aside)
-        .and_then(|mut file| file.write_all(page.as_bytes()))
-        .and_then(|()| std::fs::rename(&aside, out));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&aside);
+fn write_report(out: &Path, page: &str) -> anyhow::Result<()> {
+    if out.file_name().is_none() {
+        bail!("--html {}: expected a file's name", out.display());
     }
-    written.with_context(|| format!("--html {}: it cannot be written", out.display()))?;
+    aside::write(out, page.as_bytes()).with_context(|| format!("--html {}: it cannot be written", out.display()))?;
     say(&format!("Wrote {}.", out.display()));
     Ok(())
 }

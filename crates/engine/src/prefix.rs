@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Debug, Formatter};
 
-use dots_model::executor::BLOCK_TOKENS;
+use dots_model::{executor::BLOCK_TOKENS, hex};
 use sha2::{Digest, Sha256};
 
 /// Name of the tokens of one block and of all before it. A cryptographic hash: tokens come from strangers, and one who could
@@ -34,7 +34,7 @@ impl BlockName {
 
     /// 64 digits, as files are named.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     /// What [`Self::hex`] wrote.

@@ -1,33 +1,33 @@
-//! Files that are whole where they bear their name.
+//! Files that are written aside, with the checksums that a later run knows them by.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use dots_model::aside;
 
 use crate::Error;
 
-/// A file that is being written under its name with `.part` after it, and hashed meanwhile.
+/// A file that is being written aside, and hashed meanwhile. Only whole files are gone on from, so what is left of one that cannot
+/// be written is removed.
 pub struct Aside {
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
+    file: aside::Aside,
     hasher: crc32fast::Hasher,
     bytes: u64,
 }
 
 impl Aside {
-    /// Begins the file that will be `path`. What an earlier run left of it is written over.
+    /// Begins the file that will be `path`. What an earlier run left of it goes.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let part = part_of(path);
-        let file = File::create(&part).map_err(Error::write(&part))?;
-        Ok(Self { path: path.to_owned(), part, file, hasher: crc32fast::Hasher::new(), bytes: 0 })
+        let file = aside::Aside::create(path).map_err(Error::write(aside::part_of(path)))?;
+        Ok(Self { file, hasher: crc32fast::Hasher::new(), bytes: 0 })
     }
 
     /// Appends `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::write(&self.part))?;
+        self.file.write_all(bytes).map_err(Error::write(self.file.part()))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())
@@ -40,19 +40,13 @@ impl Aside {
 
     /// Puts the file on the disk and under its name. Returns its checksum.
     pub fn finish(self) -> Result<u32, Error> {
-        self.file.sync_all().map_err(Error::write(&self.part))?;
-        drop(self.file);
-        fs::rename(&self.part, &self.path).map_err(Error::write(&self.path))?;
-        sync_folder(&self.path)?;
-        Ok(self.hasher.finalize())
+        let Self { mut file, hasher, .. } = self;
+        // Synced apart: what fails before it is about the passing name, what fails after it about the other.
+        file.sync().map_err(Error::write(file.part()))?;
+        let wrong = Error::write(file.path().to_owned());
+        file.finish().map_err(wrong)?;
+        Ok(hasher.finalize())
     }
-}
-
-/// The name under which `path` is written.
-pub fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
 }
 
 /// Writes a small file whole.
@@ -65,31 +59,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// Size and CRC-32 of the file at `path`; `None` where there is none.
 pub fn hash(path: &Path) -> Result<Option<(u64, u32)>, Error> {
     let io = |source| Error::Source(dots_model::Error::io(path, source));
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
     let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let read = io::Read::read(&mut file, &mut buffer).map_err(io)?;
-        if read == 0 {
-            return Ok(Some((bytes, hasher.finalize())));
-        }
-        hasher.update(&buffer[..read]);
-        bytes += read as u64;
-    }
-}
-
-/// A rename is on the disk when its folder is.
-fn sync_folder(path: &Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Ok(()) => Ok(()),
-        // Not every system lets a folder be synced, and none loses the file's bytes by it.
-        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => Ok(()),
-        Err(error) => Err(Error::write(folder)(error)),
-    }
+    let bytes = aside::read_through(file, |piece| hasher.update(piece)).map_err(io)?;
+    Ok(Some((bytes, hasher.finalize())))
 }

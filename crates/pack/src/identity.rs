@@ -5,6 +5,7 @@ use std::{fs, path::Path, time::UNIX_EPOCH};
 use dots_kernels::packed::LAYOUT;
 use dots_model::{
     Checkpoint,
+    aside::part_of,
     checkpoint::{Format, container},
 };
 use serde_json::{Map, Value, json};
@@ -144,7 +145,7 @@ pub(crate) fn state(folder: &Path, lineage: &Value, source_files: &Value) -> Res
     let finished = folder.join(DESCRIPTION);
     let begun = folder.join(NOTE);
     // What a run that was killed at its very beginning leaves.
-    let first_note = files::part_of(&begun);
+    let first_note = part_of(&begun);
     if names.iter().all(|name| *name == LOCK || Some(name.as_os_str()) == first_note.file_name()) {
         return Ok(State::New);
     }

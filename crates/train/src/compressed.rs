@@ -6,14 +6,13 @@ use std::{
     path::Path,
 };
 
+use dots_model::hex;
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::{
     BlockDecodingStrategy, FrameDecoder,
     errors::{FrameDecoderError, ReadFrameHeaderError},
 };
 use sha2::{Digest, Sha256};
-
-use crate::shards::hex;
 
 const BUFFER_BYTES: usize = 1 << 20;
 

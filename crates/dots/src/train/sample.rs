@@ -10,7 +10,10 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use dots_engine::Request;
-use dots_model::executor::{Arithmetic, CacheType};
+use dots_model::{
+    executor::{Arithmetic, CacheType},
+    hex,
+};
 use dots_sandbox::Python;
 use dots_train::{
     rejection::{self, End, EngineModel, Problems, Progress, Report, Settings, Work},
@@ -140,7 +143,7 @@ pub fn answers(
     let template = load::template(&checkpoint)?;
     let running = load::start(checkpoint, asked.engine, Users::batch(asked.concurrency))?;
     let identity = json!({
-        "model": key.map(|byte| format!("{byte:02x}")).concat(),
+        "model": hex(&key),
         "sampling": sampled,
         "breakers": asked.sampling.dry_sequence_breaker,
         "max_tokens": asked.sampling.max_tokens,

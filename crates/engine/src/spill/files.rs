@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dots_model::hex;
+
 use super::SpillOptions;
 use crate::prefix::BlockName;
 
@@ -42,8 +44,7 @@ pub(super) struct Place {
 
 impl Files {
     pub fn open(options: &SpillOptions, block_bytes: usize) -> io::Result<Self> {
-        let key_digits: String = options.key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = options.folder.join(key_digits);
+        let folder = options.folder.join(hex(&options.key[..8]));
         create_private(&folder)?;
         require_private(&folder)?;
         let file_bytes = (HEADER_BYTES + block_bytes) as u64;
@@ -129,7 +130,9 @@ impl Files {
 }
 
 impl Place {
-    /// Writes aside, then renames: under its name a file is whole.
+    /// Writes aside, then renames: under its name a file is whole. Not by `dots_model::aside`, since this is a cache: none waits for the
+    /// disk, as a block that a crash broke fails its checksum and is computed anew; two processes may write the same block at once;
+    /// and what was said is private from its first byte.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let aside = self.path.with_extension(format!("{}.{PART}", std::process::id()));
         let written = private_file(&aside).and_then(|mut file| {

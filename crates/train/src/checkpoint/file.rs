@@ -2,18 +2,19 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Read, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
+use dots_model::aside;
 use serde_json::{Value, json};
 
 use super::CheckpointError;
 
-/// Bytes written or read at once.
+/// Bytes written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A file being written.
+/// A file being written into a folder that gets its name, all of it at once, when it is whole.
 pub(super) struct Hashed {
     path: PathBuf,
     file: BufWriter<File>,
@@ -54,19 +55,13 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<Value, CheckpointError>
 
 /// Whether the file at `path` has the size and checksum that were noted when it was written.
 pub(super) fn check(path: &Path, noted: &Value) -> Result<(), CheckpointError> {
-    let mut file = File::open(path).map_err(CheckpointError::io(path))?;
+    let file = File::open(path).map_err(CheckpointError::io(path))?;
     let bytes = file.metadata().map_err(CheckpointError::io(path))?.len();
     if noted["bytes"].as_u64() != Some(bytes) {
         return Err(CheckpointError::wrong(path, "length", format!("{} bytes", noted["bytes"]), format!("{bytes}")));
     }
     let mut hasher = crc32fast::Hasher::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match file.read(&mut piece).map_err(CheckpointError::io(path))? {
-            0 => break,
-            read => hasher.update(&piece[..read]),
-        }
-    }
+    aside::read_through(file, |piece| hasher.update(piece)).map_err(CheckpointError::io(path))?;
     let found = hasher.finalize();
     if noted["crc32"].as_u64() != Some(found.into()) {
         return Err(CheckpointError::wrong(path, "crc32", noted["crc32"].to_string(), found.to_string()));
@@ -76,5 +71,10 @@ pub(super) fn check(path: &Path, noted: &Value) -> Result<(), CheckpointError> {
 
 /// Puts on the disk which files a folder has.
 pub(super) fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(CheckpointError::io(path))
+    aside::sync_folder(path).map_err(CheckpointError::io(path))
+}
+
+/// Gives a folder that is on the disk its name.
+pub(super) fn rename(part: &Path, path: &Path) -> Result<(), CheckpointError> {
+    aside::rename(part, path).map_err(CheckpointError::io(path))
 }

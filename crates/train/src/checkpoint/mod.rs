@@ -28,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dots_model::Config;
+use dots_model::{Config, hex};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -37,10 +37,7 @@ pub use name::Name;
 pub use publish::{Published, publish};
 pub use release::check_tokenizer;
 
-use crate::{
-    shards::hex,
-    step::{StateKind, Step},
-};
+use crate::step::{StateKind, Step};
 use tensors::{Kept, Planned, Reader};
 use weights::{SHARD_BYTES, Weights};
 
@@ -108,8 +105,7 @@ pub fn write(checkpoints: &Path, step: &mut dyn Step, about: &About<'_>) -> Resu
     remove(&part)?;
     let written = write_part(&part, step, about, SHARD_BYTES).and_then(|()| {
         set_aside(&path)?;
-        fs::rename(&part, &path).map_err(CheckpointError::io(&path))?;
-        file::sync_folder(checkpoints)
+        file::rename(&part, &path)
     });
     if let Err(error) = written {
         // The disk may be full: what was half written goes, and the reason is the one to tell.
@@ -226,8 +222,7 @@ pub fn link(whole: &Whole, checkpoints: &Path) -> Result<(), CheckpointError> {
     }
     file::sync_folder(&state)?;
     file::sync_folder(&part)?;
-    fs::rename(&part, &path).map_err(CheckpointError::io(&path))?;
-    file::sync_folder(checkpoints)
+    file::rename(&part, &path)
 }
 
 /// Gives a checkpoint's state to `step`, whose model must be of its shape.

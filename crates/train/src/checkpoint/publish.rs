@@ -46,8 +46,7 @@ pub fn publish<E: From<CheckpointError>>(
     }
     // One that is there may be another program's, or what a killed one left: whoever knows may remove it.
     fs::create_dir(part).map_err(CheckpointError::io(part))?;
-    let written =
-        write(part, about, numbers).and_then(|()| Ok(fs::rename(part, out).map_err(CheckpointError::io(out))?));
+    let written = write(part, about, numbers).and_then(|()| Ok(file::rename(part, out)?));
     if written.is_err() {
         // The reason is the one to tell.
         let _ = fs::remove_dir_all(part);

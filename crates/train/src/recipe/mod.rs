@@ -12,6 +12,7 @@ use std::{
 };
 
 use dots_kernels::train::Precision;
+use dots_model::hex;
 
 mod canonical;
 mod changes;
@@ -38,7 +39,6 @@ pub use sources::{Sampling, Source};
 #[cfg(test)]
 pub(crate) use tiny::tiny;
 
-use crate::shards::hex;
 use section::Section;
 use tree::{Entry, Table, Value};
 

@@ -12,8 +12,7 @@ pub mod round;
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
-    io::{BufWriter, Write},
+    io::Write,
     path::{Path, PathBuf},
     sync::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -22,7 +21,7 @@ use std::{
     thread,
 };
 
-use dots_model::template::Message;
+use dots_model::{aside, template::Message};
 use serde_json::{Value, json};
 
 use crate::{
@@ -176,7 +175,7 @@ pub fn sample(work: Work<'_>, out: &Path, stop: &AtomicBool, tell: &mut dyn FnMu
     }
     let report = keep(&mut journal, problems, settings, out)?;
     let text = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
-    write_aside(&report_path, |file| file.write_all(text.as_bytes()))?;
+    aside::write(&report_path, text.as_bytes()).map_err(DataError::io(report_path))?;
     Ok(End::Finished(report))
 }
 
@@ -209,7 +208,7 @@ fn mix(value: u64) -> u64 {
 /// Writes the accepted answers, in the order of the problems and then of the samples, each text once.
 fn keep(journal: &mut Journal, problems: &Problems, settings: Settings, out: &Path) -> Result<Report, DataError> {
     let mut report = Report::new(settings.samples);
-    write_aside(out, |file| {
+    let written = aside::write_with(out, |file| {
         for problem in &problems.list {
             let done = journal.read(problem.line)?;
             let mut texts = HashSet::new();
@@ -227,23 +226,9 @@ fn keep(journal: &mut Journal, problems: &Problems, settings: Settings, out: &Pa
             report.add(&done, kept.len());
         }
         Ok(())
-    })?;
-    Ok(report)
-}
-
-/// Writes a file under another name, then gives it its own.
-fn write_aside(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), DataError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
-    let aside = PathBuf::from(aside);
-    let wrong = DataError::io(&aside);
-    let written = File::create(&aside).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        write(&mut file)?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
     });
-    written.map_err(wrong)?;
-    fs::rename(&aside, path).map_err(DataError::io(path))
+    written.map_err(DataError::io(out))?;
+    Ok(report)
 }
 
 #[cfg(test)]

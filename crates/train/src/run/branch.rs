@@ -4,10 +4,11 @@
 //! needs its parent no more, and a branch without changes makes the parent's own next steps, to the bit.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
+use dots_model::aside::Aside;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -143,14 +144,7 @@ impl Parent {
     /// Its own copy of what was sampled.
     fn keep_sampled(&self, folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
         for (from, place) in self.sampled().files(recipe) {
-            let to = folder.join(place);
-            let part = to.with_extension("part");
-            let copied = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-                fs::copy(&from, &part)?;
-                fs::File::open(&part)?.sync_all()?;
-                fs::rename(&part, &to)
-            });
-            copied.map_err(|source| RunError::Io { path: from, source })?;
+            copy(&from, &folder.join(place))?;
         }
         Ok(())
     }
@@ -255,6 +249,21 @@ impl Parent {
     }
 }
 
+/// Copies a file, with who may read it, into a folder that is made where there is none.
+fn copy(from: &Path, to: &Path) -> Result<(), RunError> {
+    let wrong = |path: &Path, source| RunError::Io { path: path.to_owned(), source };
+    // The copy's own errors do not say which of the two files they are about: what cannot be read is found out first.
+    File::open(from).map_err(|source| wrong(from, source))?;
+    let folder = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|source| wrong(folder, source))?;
+    let copied = Aside::create(to).and_then(|file| {
+        // By name, so that the system may share the bytes where it can.
+        fs::copy(from, file.part())?;
+        file.finish()
+    });
+    copied.map_err(|source| wrong(to, source))
+}
+
 /// The checkpoint of this step, or the newest one with a state.
 fn of_step(
     checkpoints: &Path,
@@ -275,4 +284,35 @@ fn of_step(
     let there = if with_state.is_empty() { "none".to_owned() } else { with_state.join(", ") };
     let asked = step.map_or("none in the run's folder".to_owned(), |step| step.to_string());
     Err(wrong("step", format!("a step with a checkpoint and its state ({there})"), asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_names_the_file_that_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from.jsonl"), folder.path().join("samples/to.jsonl"));
+        let error = copy(&from, &to).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", from.display())), "{error}");
+        fs::write(&from, "{}\n").unwrap();
+        fs::create_dir_all(&to).unwrap();
+        let error = copy(&from, &to).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", to.display())), "{error}");
+        assert_eq!(fs::read_dir(folder.path().join("samples")).unwrap().count(), 1, "no part is left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_copy_is_as_private_as_what_it_is_of() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from.jsonl"), folder.path().join("samples/to.jsonl"));
+        fs::write(&from, "{}\n").unwrap();
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o600)).unwrap();
+        copy(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"{}\n");
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }

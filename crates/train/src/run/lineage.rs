@@ -17,6 +17,7 @@ use std::{
     time::SystemTime,
 };
 
+use dots_model::aside;
 use serde_json::{Map, Value, json};
 
 use super::{RunError, host};
@@ -123,7 +124,9 @@ impl Lineage {
     }
 
     fn keep(self, folder: &Path) -> Result<Self, RunError> {
-        super::write_aside(&folder.join(FILE), format!("{:#}\n", self.0).as_bytes())?;
+        let path = folder.join(FILE);
+        let text = format!("{:#}\n", self.0);
+        aside::write(&path, text.as_bytes()).map_err(|source| RunError::Io { path, source })?;
         Ok(self)
     }
 }

@@ -22,6 +22,7 @@ use std::{
     time::Instant,
 };
 
+use dots_model::aside;
 use serde_json::{Map, Value, json};
 
 pub use self::{
@@ -235,18 +236,7 @@ fn keep_recipe(folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
     }
-    write_aside(&path, text.as_bytes())
-}
-
-/// Writes a small file whole: under another name, on the disk, and renamed.
-fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let part = path.with_extension("part");
-    let written = fs::File::create(&part).and_then(|mut file| {
-        io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
-    });
-    written.map_err(|source| RunError::Io { path: path.to_owned(), source })
+    aside::write(&path, text.as_bytes()).map_err(io)
 }
 
 struct Running<'a, 'b> {

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use dots_model::checkpoint::TokenizerSource;
+use dots_model::{aside, checkpoint::TokenizerSource, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -97,19 +97,8 @@ pub fn tokenizer_hash(source: &TokenizerSource) -> String {
 
 /// SHA-256, in hexadecimal, of the file at `path`.
 pub(super) fn hash_file(path: &Path) -> Result<String, DataError> {
-    let mut file = File::open(path).map_err(DataError::io(path))?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(DataError::io(path))?;
-        if read == 0 {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(&buffer[..read]);
-    }
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let read = File::open(path).and_then(|file| aside::read_through(file, |piece| hasher.update(piece)));
+    read.map_err(DataError::io(path))?;
+    Ok(hex(&hasher.finalize()))
 }

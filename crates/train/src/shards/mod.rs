@@ -24,7 +24,6 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::manifest::hex;
 pub use self::{
     manifest::{Input, Manifest, tokenizer_hash},
     read::Shard,

@@ -2,25 +2,29 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
+use dots_model::{
+    aside::{Aside, part_of},
+    hex,
+};
 use sha2::{Digest, Sha256};
 
-use super::{IdType, MAGIC, Manifest, VERSION, hex, path_of};
+use super::{IdType, MAGIC, Manifest, VERSION, path_of};
 use crate::DataError;
 
 /// Writes a shard document by document. Nothing stands under the shard's names before [`ShardWriter::finish`]: then the ids, then the
-/// index, then the manifest are renamed, so that what can be opened is whole. A run that was stopped leaves only files that end
-/// in `.part`, which the next one writes over.
+/// index, then the manifest are renamed, so that what can be opened is whole. Dropped before, it leaves nothing; killed, it leaves only
+/// files that end in `.part`, which the next run removes.
 #[derive(Debug)]
 pub struct ShardWriter {
     prefix: PathBuf,
     id_type: IdType,
     vocab_size: usize,
     ids: Part,
-    /// Lengths of the documents, on the disk, since there may be billions.
+    /// Lengths of the documents, on the disk, since there may be billions. Never finished: they go when the index is written.
     lengths: Part,
     documents: u64,
     tokens: u64,
@@ -47,8 +51,8 @@ impl ShardWriter {
             prefix: prefix.to_owned(),
             id_type: IdType::for_vocabulary(vocab_size),
             vocab_size,
-            ids: Part::create(path_of(prefix, "bin.part"))?,
-            lengths: Part::create(path_of(prefix, "lengths.part"))?,
+            ids: Part::create(&path_of(prefix, "bin"))?,
+            lengths: Part::create(&path_of(prefix, "lengths"))?,
             documents: 0,
             tokens: 0,
             largest_id: 0,
@@ -68,7 +72,7 @@ impl ShardWriter {
 
     /// Appends a document, which must have fewer than 2³¹ ids.
     pub fn add(&mut self, document: &[u32]) -> Result<(), DataError> {
-        let wrong = |place, expected, found| Err(DataError::invalid(&self.ids.path, place, expected, found));
+        let wrong = |place, expected, found| Err(DataError::invalid(self.ids.file.part(), place, expected, found));
         let place = format!("document {}", self.documents);
         let Ok(length) = i32::try_from(document.len()) else {
             return wrong(place, format!("at most {} ids", i32::MAX), document.len().to_string());
@@ -94,16 +98,15 @@ impl ShardWriter {
     /// counts, sizes and hashes. Returns it.
     pub fn finish(mut self, mut manifest: Manifest) -> Result<Manifest, DataError> {
         let bin_sha256 = self.ids.sync()?;
-        self.lengths.sync()?;
-        let idx = self.write_index()?;
+        let mut index = self.write_index()?;
         manifest.documents = self.documents;
         manifest.tokens = self.tokens;
         manifest.largest_id = self.largest_id;
         manifest.bin_bytes = self.tokens * self.id_type.bytes() as u64;
         manifest.bin_sha256 = bin_sha256;
-        manifest.idx_sha256 = idx;
-        let mut json = Part::create(path_of(&self.prefix, "json.part"))?;
-        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from).map_err(DataError::io(&json.path))?;
+        manifest.idx_sha256 = index.sync()?;
+        let mut json = Part::create(&path_of(&self.prefix, "json"))?;
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| json.wrong()(error.into()))?;
         json.write(&text)?;
         json.write(b"\n")?;
         json.sync()?;
@@ -115,19 +118,16 @@ impl ShardWriter {
                 _ => {}
             }
         }
-        for ending in ["bin", "idx", "json"] {
-            let (part, path) = (path_of(&self.prefix, &format!("{ending}.part")), path_of(&self.prefix, ending));
-            fs::rename(&part, &path).map_err(DataError::io(&path))?;
+        for part in [self.ids, index, json] {
+            part.finish()?;
         }
-        let lengths = path_of(&self.prefix, "lengths.part");
-        fs::remove_file(&lengths).map_err(DataError::io(lengths))?;
-        sync_folder(&self.prefix)?;
         Ok(manifest)
     }
 
-    /// Returns the SHA-256 of `PREFIX.idx.part`.
-    fn write_index(&self) -> Result<String, DataError> {
-        let mut index = Part::create(path_of(&self.prefix, "idx.part"))?;
+    /// `PREFIX.idx`, under its passing name.
+    fn write_index(&mut self) -> Result<Part, DataError> {
+        self.lengths.flush()?;
+        let mut index = Part::create(&path_of(&self.prefix, "idx"))?;
         index.write(MAGIC)?;
         index.write(&VERSION.to_le_bytes())?;
         index.write(&[self.id_type.code()])?;
@@ -143,11 +143,11 @@ impl ShardWriter {
         for document in 0..=self.documents {
             index.write(&document.to_le_bytes())?;
         }
-        index.sync()
+        Ok(index)
     }
 
     fn each_length(&self, mut see: impl FnMut([u8; 4]) -> Result<(), DataError>) -> Result<(), DataError> {
-        let path = &self.lengths.path;
+        let path = self.lengths.file.part();
         let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(DataError::io(path))?);
         for _ in 0..self.documents {
             let mut length = [0; 4];
@@ -161,37 +161,40 @@ impl ShardWriter {
 /// A file under its passing name, hashed while it is written.
 #[derive(Debug)]
 struct Part {
-    path: PathBuf,
-    file: BufWriter<File>,
+    file: Aside,
     hasher: Sha256,
 }
 
 impl Part {
-    fn create(path: PathBuf) -> Result<Self, DataError> {
-        let file = File::create(&path).map_err(DataError::io(&path))?;
-        Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), hasher: Sha256::new() })
+    /// Begins the file that will be `path`.
+    fn create(path: &Path) -> Result<Self, DataError> {
+        let file = Aside::create(path).map_err(DataError::io(part_of(path)))?;
+        Ok(Self { file, hasher: Sha256::new() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(DataError::io(&self.path))
+        self.file.write_all(bytes).map_err(|source| self.wrong()(source))
+    }
+
+    /// Lets those who open it read what was written.
+    fn flush(&mut self) -> Result<(), DataError> {
+        self.file.flush().map_err(|source| self.wrong()(source))
     }
 
     /// Puts it on the disk. Returns its SHA-256.
     fn sync(&mut self) -> Result<String, DataError> {
-        self.file.flush().map_err(DataError::io(&self.path))?;
-        self.file.get_ref().sync_all().map_err(DataError::io(&self.path))?;
+        self.file.sync().map_err(|source| self.wrong()(source))?;
         Ok(hex(&std::mem::take(&mut self.hasher).finalize()))
     }
-}
 
-/// A rename is on the disk when its folder is; not every system lets a folder be synced, and none loses the files' bytes by it.
-fn sync_folder(prefix: &Path) -> Result<(), DataError> {
-    let folder = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
-            Err(DataError::io(folder)(error))
-        }
-        _ => Ok(()),
+    /// Gives it its name, once it is on the disk.
+    fn finish(self) -> Result<(), DataError> {
+        let path = self.file.path().to_owned();
+        self.file.finish().map_err(DataError::io(path))
+    }
+
+    fn wrong(&self) -> impl FnOnce(io::Error) -> DataError + use<> {
+        DataError::io(self.file.part().to_owned())
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dots_model::{
-    template,
+    aside, template,
     tokenizer::{Pieces, Vocabulary},
 };
 use serde_json::{Value, json};
@@ -238,12 +238,8 @@ impl Learnt {
             ("generation_config.json", generation),
             ("tokenizer.json", self.vocabulary.to_json()),
         ] {
-            let (path, part) = (folder.join(name), folder.join(format!("{name}.part")));
-            let written = fs::write(&part, format!("{json:#}\n")).and_then(|()| fs::rename(&part, &path));
-            if let Err(error) = written {
-                let _ = fs::remove_file(&part);
-                return Err(DataError::io(path)(error));
-            }
+            let path = folder.join(name);
+            aside::write(&path, format!("{json:#}\n").as_bytes()).map_err(DataError::io(path))?;
         }
         Ok(())
     }

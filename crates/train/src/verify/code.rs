@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dots_model::hex;
 use dots_sandbox::{End, Limits, Outcome, Python, SandboxError};
 use serde_json::Value;
 
@@ -99,7 +100,7 @@ fn word() -> Result<String, SandboxError> {
     use std::io::Read;
     let mut random = [0u8; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random))
 }
 
 fn of_end(outcome: &Outcome) -> Verdict {

@@ -2,53 +2,40 @@
 //! that is missing; they are written aside and renamed, so that no half of one is ever found.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
+use dots_model::aside::{Aside, write_with};
 
 /// A file that is yet to be written.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    part: PathBuf,
 }
 
 impl Output {
     /// Tries whether `path` can be written. `flag` is what the user gave it with.
     pub fn try_at(flag: &str, path: &Path) -> anyhow::Result<Self> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
         if path.is_dir() {
             return Err(anyhow!("{flag} {}: expected a file, found a folder", path.display()));
         }
         // Nothing of it stays, for many runs end by a signal.
-        File::create(&part)
-            .and_then(|_| fs::remove_file(&part))
-            .map_err(|error| anyhow!("{flag} {}: {error}", path.display()))?;
-        Ok(Self { path: path.to_owned(), part })
+        Aside::create(path).map(drop).map_err(|error| anyhow!("{flag} {}: {error}", path.display()))?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Writes it.
     pub fn write(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-        let written = || {
-            let mut out = BufWriter::new(File::create(&self.part)?);
-            write(&mut out)?;
-            out.into_inner()?.sync_all()?;
-            fs::rename(&self.part, &self.path)
-        };
-        written().map_err(|error| {
-            let _ = fs::remove_file(&self.part);
-            anyhow!("{}: {error}", self.path.display())
-        })
+        write_with(&self.path, |file| write(file)).map_err(|error| anyhow!("{}: {error}", self.path.display()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
