@@ -4,7 +4,7 @@
 //! Errors are the system's and name no file: whoever calls knows which one the user asked for.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
@@ -15,7 +15,8 @@ const BUFFER_BYTES: usize = 1 << 18;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A file that is being written under a passing name, beside the one that it will bear. Dropped before [`Aside::finish`], it is
-/// removed, and what bore the name stays as it was.
+/// removed, and what bore the name stays as it was. It is locked meanwhile: of two programs that write one file the second is refused
+/// ([`io::ErrorKind::ResourceBusy`]), where else the first to end would give the name to the other's half.
 #[derive(Debug)]
 pub struct Aside {
     path: PathBuf,
@@ -29,15 +30,18 @@ impl Aside {
     /// opened, since it may be a link that leads to a file elsewhere.
     pub fn create(path: &Path) -> io::Result<Self> {
         let part = part_of(path);
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Self::create_new(path, part),
-        }
+        remove_left(&part)?;
+        Self::create_new(path, part)
     }
 
     /// Begins the file that will be `path` under the name `part` in the same folder, which nothing may bear yet.
     pub fn create_new(path: &Path, part: PathBuf) -> io::Result<Self> {
-        let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(&part)?);
+        let file = File::create_new(&part)?;
+        // Between these two calls another program may have taken it for left behind, and removed it.
+        if !lock(&file) || !is_named(&file, &part) {
+            return Err(busy());
+        }
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         Ok(Self { path: path.to_owned(), part, file, is_renamed: false })
     }
 
@@ -84,6 +88,55 @@ impl Drop for Aside {
             // Whatever went wrong before is the error to tell; the next run removes what stays.
             let _ = fs::remove_file(&self.part);
         }
+    }
+}
+
+/// Removes what a run that ended left under a passing name.
+fn remove_left(part: &Path) -> io::Result<()> {
+    loop {
+        match fs::symlink_metadata(part) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // What can be opened may be somebody's who still writes it. What cannot, and a link, are nobody's.
+            Ok(metadata) if metadata.is_file() => {
+                if let Ok(file) = File::open(part) {
+                    if !lock(&file) {
+                        return Err(busy());
+                    }
+                    // Whoever held it may have given it its name, and another come after.
+                    if !is_named(&file, part) {
+                        continue;
+                    }
+                    return fs::remove_file(part);
+                }
+            }
+            _ => {}
+        }
+        return fs::remove_file(part);
+    }
+}
+
+/// Whether the lock is to be had. Where files cannot be locked, nobody is kept out, and nobody held up either.
+fn lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+fn busy() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it")
+}
+
+/// Whether `path` names this very file, and not one that came after it.
+pub fn is_named(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(named)) if id(&file) == id(&named))
+    }
+    // Elsewhere a file that is open cannot be removed.
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
     }
 }
 
@@ -228,6 +281,23 @@ mod tests {
         let error = Aside::create_new(&folder.path().join("run.json"), theirs.clone()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn of_two_that_write_one_file_the_second_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = old_file(folder.path());
+        let mut first = Aside::create(&path).unwrap();
+        first.write_all(b"first").unwrap();
+        let error = Aside::create(&path).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::ResourceBusy, "another run is writing it")
+        );
+        first.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
     }
 
     #[cfg(unix)]

@@ -16,6 +16,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that comes in one piece cannot be written. What bore its name stays.
+    #[error("{}: {source}; nothing was exported, and what bore the file's name is as it was", path.display())]
+    Export {
+        /// The file, under the name that it has while it is written.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// What was asked for would destroy something or make no sense.
     #[error("{}: {reason}", path.display())]
     Refused {
@@ -39,5 +47,13 @@ impl Error {
     pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Write { path, source }
+    }
+
+    /// What it means where nothing goes on from what is finished.
+    pub(crate) fn of_export(self) -> Self {
+        match self {
+            Self::Write { path, source } => Self::Export { path, source },
+            other => other,
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use dots_kernels::{Compute, WeightType};
 use dots_model::{
     Checkpoint,
+    aside::is_named,
     checkpoint::{container, expected_tensors, tensor_bytes},
 };
 use serde_json::{Map, json};
@@ -242,22 +243,6 @@ impl Lock {
                 }
             }
         }
-    }
-}
-
-/// Whether `path` names this very file.
-fn is_named(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-        return matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(named)) if id(&file) == id(&named));
-    }
-    // Elsewhere a file that is open cannot be removed.
-    #[cfg(not(unix))]
-    {
-        let _ = (file, path);
-        true
     }
 }
 

@@ -123,3 +123,19 @@ fn a_tokenizer_larger_than_the_model_is_refused_as_no_reader_would_take_it() {
     assert!(error.contains("tokenizer") && error.contains("below vocab_size 512") && error.contains("600"), "{error}");
     assert!(!out.exists());
 }
+
+#[test]
+fn two_exports_to_one_file_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dots.gguf");
+    std::fs::write(&path, "old").unwrap();
+    // Another run that is not done.
+    let other = dots_model::aside::Aside::create(&path).unwrap();
+    let source = open(&golden("hf"));
+    let error = export(&source, &path, Held::AsSource, 1, &mut ()).unwrap_err().to_string();
+    assert!(error.contains("dots.gguf.part: another run is writing it") && error.contains("as it was"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    drop(other);
+    export(&source, &path, Held::AsSource, 1, &mut ()).unwrap();
+    open(&path);
+}

@@ -92,8 +92,20 @@ pub fn export(
     refuse(checkpoint, out)?;
     let tensors = plan(checkpoint, held);
     let (metadata, notes) = Metadata::of(checkpoint, &tensors)?;
+    let bytes = write(&beginning(&metadata, &tensors), &tensors, out, threads, progress).map_err(Error::of_export)?;
+    Ok(Exported { bytes, tensors: tensors.len(), notes })
+}
+
+/// Writes the file, and returns how long it is.
+fn write(
+    beginning: &[u8],
+    tensors: &[Planned<'_>],
+    out: &Path,
+    threads: usize,
+    progress: &mut dyn Progress,
+) -> Result<u64, Error> {
     let mut file = Aside::create(out)?;
-    file.write(&beginning(&metadata, &tensors))?;
+    file.write(beginning)?;
     let compute = Compute::new(threads, 0);
     progress.start(tensors.iter().flat_map(|tensor| &tensor.parts).map(|part| weights(part)).sum(), 0);
     progress.file(&out.file_name().unwrap_or_default().to_string_lossy());
@@ -108,7 +120,7 @@ pub fn export(
     let bytes = file.bytes();
     file.finish()?;
     progress.finish();
-    Ok(Exported { bytes, tensors: tensors.len(), notes })
+    Ok(bytes)
 }
 
 fn weights(tensor: &Tensor) -> u64 {
