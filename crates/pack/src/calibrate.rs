@@ -8,8 +8,7 @@ use std::collections::HashMap;
 
 use dots_model::{
     Checkpoint,
-    cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, BLOCK_TOKENS, Batch, Executor, Slice},
+    cpu::observe::observe,
     observer::{Input, Observer},
     tokenizer::{Specials, Tokenizer},
 };
@@ -20,9 +19,6 @@ use crate::{
     progress::Progress,
     recipe::{Role, role},
 };
-
-/// Tokens of one sequence: enough for attention to look back, and few enough for one step.
-const SEQUENCE_TOKENS: usize = 512;
 
 /// Tokens of the whole layer that an expert's own are mixed with: an expert that saw few follows the layer's mean.
 const PRIOR_TOKENS: f64 = 32.0;
@@ -75,26 +71,11 @@ impl Calibration {
         if tokens.is_empty() {
             return Err(Error::Recipe("the text to calibrate with is empty".to_owned()));
         }
-        let length = SEQUENCE_TOKENS.min(checkpoint.config.max_position_embeddings);
-        let options = CpuOptions {
-            arithmetic: Arithmetic::Exact,
-            cache_type: Arithmetic::Exact.cache_type(),
-            threads,
-            cache_tokens: length.next_multiple_of(BLOCK_TOKENS),
-            max_batch_tokens: length,
-        };
-        let mut executor = CpuExecutor::new(checkpoint, &options)?;
-        let block_table: Vec<u32> = (0..length.div_ceil(BLOCK_TOKENS) as u32).collect();
         let crc32 = format!("{:08x}", crc32fast::hash(text.as_bytes()));
         let text = json!({ "crc32": crc32, "tokens": tokens.len(), "arithmetic": "exact" });
         let mut calibration = Self { text, layers: checkpoint.config.num_hidden_layers, ..Self::default() };
         progress.start(tokens.len() as u64, 0);
-        for tokens in tokens.chunks(length) {
-            let slices = vec![Slice { tokens, start: 0, block_table: &block_table, wants: &[] }];
-            let ticket = executor.submit_observed(&Batch { slices }, &mut calibration)?;
-            executor.collect(ticket);
-            progress.advance(tokens.len() as u64);
-        }
+        observe(checkpoint, &tokens, threads, &mut calibration, |_, read| progress.advance(read as u64))?;
         progress.finish();
         Ok(calibration)
     }

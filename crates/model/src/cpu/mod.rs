@@ -6,6 +6,7 @@ mod buffers;
 mod cache;
 mod forward;
 mod layers;
+pub mod observe;
 mod outputs;
 
 use dots_kernels::{Compute, RopeTable, Rounding, WeightType, pool::Pool};

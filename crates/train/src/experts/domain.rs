@@ -6,15 +6,12 @@ use dots_kernels::{
 };
 use dots_model::{
     Checkpoint, Error,
-    cpu::{CpuExecutor, CpuOptions},
-    executor::{Arithmetic, BLOCK_TOKENS, Batch, Executor, Slice},
+    cpu::observe::{SEQUENCE_TOKENS, observe},
     observer::{Input, Observer},
 };
 
 /// Rows of each layer that are kept as they are.
 const SAMPLE: usize = 2048;
-/// Tokens of one sequence: enough for attention to look back, and few enough for one step.
-const SEQUENCE_TOKENS: usize = 512;
 
 /// A text as the routers see it.
 #[derive(Debug)]
@@ -65,34 +62,21 @@ impl Domain {
     ) -> Result<Self, Error> {
         let config = &checkpoint.config;
         let (hidden, first_layer) = (config.hidden_size, config.first_k_dense_replace);
-        let length = SEQUENCE_TOKENS.min(config.max_position_embeddings);
-        let options = CpuOptions {
-            arithmetic: Arithmetic::Exact,
-            cache_type: Arithmetic::Exact.cache_type(),
-            threads,
-            cache_tokens: length.next_multiple_of(BLOCK_TOKENS),
-            max_batch_tokens: length,
-        };
-        let mut executor = CpuExecutor::new(checkpoint, &options)?;
-        let block_table: Vec<u32> = (0..length.div_ceil(BLOCK_TOKENS) as u32).collect();
         let seen = || Seen {
             loads: vec![0; config.n_routed_experts],
             sum: vec![0.0; hidden],
             gram: vec![0.0; hidden * hidden],
             sample: Vec::new(),
             count: 0,
-            rows: Vec::with_capacity(length * hidden),
+            rows: Vec::with_capacity(SEQUENCE_TOKENS * hidden),
         };
         let layers = (first_layer..config.num_hidden_layers).map(|_| seen()).collect();
         let mut domain = Self { tokens: tokens.len(), layers, hidden, first_layer };
         let compute = Compute::new(threads, 0).with_training();
-        for tokens in tokens.chunks(length) {
-            let slices = vec![Slice { tokens, start: 0, block_table: &block_table, wants: &[] }];
-            let ticket = executor.submit_observed(&Batch { slices }, &mut domain)?;
-            executor.collect(ticket);
+        observe(checkpoint, tokens, threads, &mut domain, |domain, read| {
             domain.add_up(&compute);
-            tell(tokens.len() as u64);
-        }
+            tell(read as u64);
+        })?;
         Ok(domain)
     }
 
