@@ -125,7 +125,7 @@ pub fn settle(checkpoint: &mut Checkpoint, no_mmap: bool, mlock: bool, taken_byt
     if no_mmap {
         let mut bar = Download::default();
         if io::stderr().is_terminal() {
-            bar.start("weights", weights_bytes, 0);
+            bar.begin("reading", "weights", weights_bytes, 0);
         }
         let shown = bar.bar.clone();
         checkpoint.copy_into_memory(|bytes| {
@@ -206,20 +206,31 @@ struct Download {
     bar: Option<ProgressBar>,
 }
 
-impl Progress for Download {
-    fn start(&mut self, file: &str, total_bytes: u64, done_bytes: u64) {
+impl Download {
+    /// Begins a bar, or writes a line: what is done, and to which file.
+    fn begin(&mut self, doing: &str, file: &str, total_bytes: u64, done_bytes: u64) {
         if !io::stderr().is_terminal() {
-            let _ = writeln!(io::stderr(), "fetching {file}, {}", units::bytes(total_bytes));
+            let _ = writeln!(io::stderr(), "{doing} {file}, {}", units::bytes(total_bytes));
             return;
         }
         let style = ProgressStyle::with_template(
             "{msg}  {bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
         )
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(total_bytes).with_style(style).with_message(file.to_owned());
+        let bar = ProgressBar::new(total_bytes).with_style(style).with_message(format!("{doing} {file}"));
         bar.set_position(done_bytes);
         bar.reset_eta();
         self.bar = Some(bar);
+    }
+}
+
+impl Progress for Download {
+    fn check(&mut self, file: &str, part_bytes: u64) {
+        self.begin("checking what is there of", file, part_bytes, 0);
+    }
+
+    fn start(&mut self, file: &str, total_bytes: u64, done_bytes: u64) {
+        self.begin("fetching", file, total_bytes, done_bytes);
     }
 
     fn advance(&mut self, bytes: u64) {

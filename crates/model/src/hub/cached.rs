@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Source, name::HubName};
+use super::{
+    Source,
+    layout::Layout,
+    name::{HubName, is_file_name},
+};
 
 /// Folders within a snapshot are read to this depth.
 const MAX_DEPTH: usize = 3;
@@ -16,10 +20,9 @@ pub(super) struct Cached {
 impl Cached {
     /// The commit that the revision meant when it was fetched, or the one that it is.
     pub(super) fn new(cache: &Path, name: &HubName) -> Result<Self, String> {
-        let repository = cache.join(format!("models--{}", name.repository.replace('/', "--")));
-        let commit = std::fs::read_to_string(repository.join("refs").join(&name.revision));
-        let commit = commit.map(|commit| commit.trim().to_owned()).unwrap_or_else(|_| name.revision.clone());
-        let folder = repository.join("snapshots").join(commit);
+        let layout = Layout::new(cache, &name.repository);
+        let commit = layout.commit_of(&name.revision).filter(|commit| is_file_name(commit));
+        let folder = layout.snapshot(commit.as_deref().unwrap_or(&name.revision));
         if !folder.is_dir() {
             return Err(format!("{} of it is not in the cache at {}", name.revision, cache.display()));
         }

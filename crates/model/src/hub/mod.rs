@@ -1,22 +1,34 @@
 //! Model names to local files: a path, or a name on the hub.
 //!
-//! `hf-hub` does the downloading; what it does not do is around it: choosing the few files that a model needs, pinning one
-//! commit for all of them, and going on after a break (`remote`). A cache made here is the one that `huggingface_hub`
-//! for Python reads and writes.
+//! A name is taken apart (`name`), the few files that a model needs are chosen (`choice`), and each comes from one commit, out
+//! of the cache (`cached`) or from the hub (`remote`). The cache is the one that `huggingface_hub` for Python reads and writes
+//! (`layout`). The hub is a stranger: `client` says who sees the token and how long an answer may take, `wanted` what of an
+//! answer is believed, `part` how bytes become a file.
 
 mod cached;
 mod choice;
+mod client;
+mod failure;
+mod layout;
 mod name;
+mod part;
 mod remote;
+mod wanted;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use self::{cached::Cached, choice::Choice, name::HubName, remote::Remote};
 use crate::{Error, checkpoint::shard_names};
 
 /// Watches a download.
 pub trait Progress: Send {
-    /// A file of `total_bytes` begins, `done_bytes` of it there already.
+    /// The `part_bytes` of a file that an earlier run left are read before the rest is fetched, to be checked with it;
+    /// `advance` and `finish` tell of these first.
+    fn check(&mut self, file: &str, part_bytes: u64);
+    /// A file of `total_bytes` begins, `done_bytes` of it there already; told again where it must begin again.
     fn start(&mut self, file: &str, total_bytes: u64, done_bytes: u64);
     /// More bytes have arrived.
     fn advance(&mut self, bytes: u64);
@@ -30,16 +42,21 @@ pub fn resolve(model: &str, progress: &mut dyn Progress) -> Result<PathBuf, Erro
     Hub::from_env().resolve(model, progress)
 }
 
+/// Silence after which a connection counts as broken.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Where models come from and where they are kept.
 pub struct Hub {
     /// The hub's address, without a slash at its end.
     pub endpoint: String,
     /// The folder of `models--owner--name` folders.
     pub cache: PathBuf,
-    /// Sent with each request to the hub itself.
+    /// Sent with each request to the hub itself, and to no other scheme, host or port that it redirects to.
     pub token: Option<String>,
     /// Whether only the cache may be used.
     pub offline: bool,
+    /// Silence, without a byte, after which a connection counts as broken.
+    pub read_timeout: Duration,
 }
 
 impl Hub {
@@ -60,6 +77,7 @@ impl Hub {
             cache: var("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: offline.is_some_and(|value| matches!(value.as_str(), "1" | "true" | "yes" | "on")),
+            read_timeout: READ_TIMEOUT,
         }
     }
 

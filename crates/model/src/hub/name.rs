@@ -37,6 +37,15 @@ pub(super) fn is_safe_path(path: &str) -> bool {
     path.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && part.bytes().all(safe))
 }
 
+/// Bytes of the longest name that a hub may give to a file's contents or to a commit; either is a hash of 40 or 64 digits.
+const MAX_FILE_NAME_BYTES: usize = 128;
+
+/// Whether `name` can be one file's name as it is: what names a file's contents or a commit becomes one in the cache.
+pub(super) fn is_file_name(name: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_FILE_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(safe)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +78,16 @@ mod tests {
             "",
         ] {
             assert_eq!(parsed(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_name_no_file() {
+        for name in ["0123456789abcdef", "model.safetensors", "a-b_c", &"a".repeat(128)] {
+            assert!(is_file_name(name), "{name}");
+        }
+        for name in ["", ".", "..", ".bashrc", "/etc/passwd", "a/b", "../x", "a\\b", "C:x", "a b", &"a".repeat(129)] {
+            assert!(!is_file_name(name), "{name}");
         }
     }
 }

@@ -1,241 +1,232 @@
 //! A repository on the hub, fetched file by file into the cache.
 //!
-//! `hf-hub` resumes: bytes go to `blobs/ETAG.part`, and a request for the rest is appended. Around it stand the cases that
-//! it gets wrong: its own retries start again from byte 0 when a resumed connection breaks before its first byte, and then
-//! append the whole file to the part; a complete part is asked for byte N of N, which every server refuses; a file that
-//! came short or long is kept; and a file whose contents are in the cache from another commit is fetched again.
+//! No answer of the hub is trusted twice: a file's name in the cache and its size come from one answer, which is checked
+//! (`wanted`), and its bytes must fit them. What is there of a file is never asked for again, whether this run or an earlier
+//! one was broken off, unless its hash says that it is not the file's.
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use hf_hub::{
-    Cache, Repo, RepoType,
-    api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
-};
+use serde::Deserialize;
+use ureq::http::Method;
 
 use super::{
     Hub, Progress, Source,
-    name::{HubName, is_safe_path},
+    client::{Client, OTHER_HUB, shown},
+    failure::Failure,
+    layout::{Layout, link},
+    name::{HubName, is_file_name, is_safe_path},
+    part::{BUFFER_BYTES, Lock, Part},
+    wanted::Wanted,
 };
 
 /// Breaks in a row, without a byte between them, after which a download is given up.
 const MAX_BREAKS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// A listing of 200,000 files.
+const LISTING_LIMIT_BYTES: u64 = 32 << 20;
 
 /// One commit of a repository, and who watches.
 pub(super) struct Remote<'a> {
-    commit: Commit,
+    client: Client,
+    layout: Layout,
+    revision: String,
+    commit: String,
+    files: Vec<String>,
     progress: &'a mut dyn Progress,
 }
 
-struct Commit {
-    api: Api,
-    repo: ApiRepo,
-    cache: Cache,
-    pinned: Repo,
-    named: Repo,
-    hash: String,
-    files: Vec<String>,
-    page: String,
+/// What the hub says of a revision, as far as it is needed.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
 }
 
 impl<'a> Remote<'a> {
     /// Asks the hub which commit the revision means now and what files it has. All files are then taken from that commit,
     /// so that an update in the midst of a download mixes nothing.
     pub(super) fn connect(hub: &Hub, name: &HubName, progress: &'a mut dyn Progress) -> Result<Self, String> {
-        let endpoint = hub.endpoint.trim_end_matches('/').to_owned();
-        let page = format!("{endpoint}/{}", name.repository);
-        let cache = Cache::new(hub.cache.clone());
-        let builder = ApiBuilder::from_cache(cache.clone()).with_token(hub.token.clone()).with_endpoint(endpoint);
-        let api = builder
-            .with_user_agent("dots", env!("CARGO_PKG_VERSION"))
-            .build()
-            .map_err(|error| explain(&page, &error))?;
-        let repo = |revision: &str| Repo::with_revision(name.repository.clone(), RepoType::Model, revision.to_owned());
-        let named = repo(&name.revision);
-        let info = api.repo(named.clone()).info().map_err(|error| explain(&page, &error))?;
-        if info.sha.is_empty() || !info.sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(format!("{page} names no commit but {:?}", info.sha));
+        let endpoint = hub.endpoint.trim_end_matches('/');
+        let client = Client::new(hub, format!("{endpoint}/{}", name.repository))?;
+        let revision = name.revision.replace('/', "%2F");
+        let address = format!("{endpoint}/api/models/{}/revision/{revision}", name.repository);
+        let listing = list(&client, &address).map_err(|failure| match failure {
+            Failure::Break(reason) => format!("{reason}; run this again once the hub can be reached"),
+            Failure::Damaged(reason) | Failure::Final(reason) => reason,
+        })?;
+        let commit = listing.sha;
+        if !is_file_name(&commit) || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(format!("{} names no commit but {}", client.page(), shown(&commit)));
         }
-        let pinned = repo(&info.sha);
         // Files of other names cannot belong to a model and would need care as paths.
-        let files = info.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_safe_path(file)).collect();
-        let repo = api.repo(pinned.clone());
-        Ok(Self { commit: Commit { api, repo, cache, pinned, named, hash: info.sha, files, page }, progress })
+        let files = listing.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_safe_path(file)).collect();
+        let layout = Layout::new(&hub.cache, &name.repository);
+        Ok(Self { client, layout, revision: name.revision.clone(), commit, files, progress })
     }
 
     /// Notes the commit under the revision's name, now that its files are there: the cache is then enough by itself.
     pub(super) fn finish(self) -> Result<(), String> {
-        let Commit { cache, named, hash, .. } = self.commit;
-        cache.repo(named).create_ref(&hash).map_err(|error| format!("{}: {error}", cache.path().display()))
+        self.layout.note(&self.revision, &self.commit).map_err(|(path, error)| format!("{}: {error}", path.display()))
     }
-}
 
-impl Commit {
-    /// Gets `file` once, going on where an earlier attempt ended.
-    fn attempt(&self, file: &str, pointer: &Path, watch: Watch<'_>) -> Result<(), ApiError> {
-        let metadata = self.api.metadata(&self.repo.url(file))?;
-        let (etag, size) = (metadata.etag(), metadata.size() as u64);
-        // Both become paths.
-        if !is_safe_path(etag) || etag.contains('/') {
-            return Err(ApiError::InvalidHeader("etag"));
-        }
-        if metadata.commit_hash() != self.hash {
-            return Err(ApiError::InvalidHeader("x-repo-commit"));
-        }
-        let blob = self.cache.repo(self.pinned.clone()).blob_path(etag);
-        if length(&blob) == Some(size) {
-            return Ok(link(&blob, pointer, file)?);
-        }
-        let part = blob.with_extension("part");
-        match length(&part) {
-            Some(bytes) if bytes > size => std::fs::remove_file(&part)?,
-            // One byte is left to ask for.
-            Some(bytes) if bytes == size && size > 0 => {
-                std::fs::OpenOptions::new().write(true).open(&part)?.set_len(size - 1)?;
+    /// Asks what `file` is, again where the connection breaks.
+    fn ask(&self, file: &str) -> Result<Wanted, Failure> {
+        let mut patience = Patience::default();
+        loop {
+            let address = format!("{}/resolve/{}/{file}", self.client.page(), self.commit);
+            match Wanted::ask(&self.client, address, &self.commit) {
+                Err(Failure::Break(reason)) => patience.wait(file, reason, 0)?,
+                asked => return asked,
             }
-            _ => (),
         }
-        let fetched = self.repo.download_with_progress(file, watch)?;
-        if length(&fetched) != Some(size) {
-            std::fs::remove_file(&fetched)?;
-            std::fs::remove_file(&blob)?;
-            let reason = format!("{file} came with another length than {size} bytes");
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, reason).into());
+    }
+
+    /// Brings the contents of `file` to `blob`, going on where an earlier run or a broken connection ended.
+    fn fetch(&mut self, file: &str, wanted: &Wanted, blob: &Path) -> Result<(), Failure> {
+        let mut part = Part::open(self.layout.part(&wanted.etag), file, wanted, self.progress)?;
+        let mut patience = Patience { farthest: part.bytes(), ..Patience::default() };
+        self.progress.start(file, wanted.size, part.bytes());
+        loop {
+            let fetched = self.receive(file, wanted, &mut part).and_then(|()| part.keep(wanted, blob));
+            match fetched {
+                Err(Failure::Break(reason)) => patience.wait(file, reason, part.bytes())?,
+                Err(Failure::Damaged(reason)) if part.is_inherited() => {
+                    tracing::warn!("{file}: {reason}; what an earlier run left of it is fetched anew");
+                    patience = Patience::default();
+                    self.restart(file, wanted, &mut part)?;
+                }
+                Err(Failure::Damaged(reason)) => {
+                    part.discard();
+                    return Err(Failure::Final(format!("{reason}; nothing of it was kept: {OTHER_HUB}")));
+                }
+                Err(failure) => return Err(failure),
+                Ok(()) => {
+                    self.progress.finish();
+                    return Ok(());
+                }
+            }
         }
+    }
+
+    /// Asks once for what `part` lacks.
+    fn receive(&mut self, file: &str, wanted: &Wanted, part: &mut Part) -> Result<(), Failure> {
+        if part.bytes() == wanted.size {
+            return Ok(());
+        }
+        let start = part.bytes();
+        let answer = self.client.ask(&Method::GET, &wanted.address, Some(&format!("bytes={start}-")), |_| false)?;
+        let (first, end) = wanted.check(&self.client, &answer, start)?;
+        if first < start {
+            self.restart(file, wanted, part)?;
+        }
+        let mut body = answer.into_body().into_reader();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let read = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) => return Err(Failure::Break(format!("{}: {error}", self.client.page()))),
+            };
+            if read as u64 > end - part.bytes() {
+                let reason = format!("{}: expected {end} bytes, found more", self.client.page());
+                return Err(Failure::Damaged(reason));
+            }
+            part.append(&buffer[..read])?;
+            self.progress.advance(read as u64);
+        }
+        match part.bytes() == wanted.size {
+            true => Ok(()),
+            false => {
+                let reason = format!("{}: it ended at byte {} of {}", self.client.page(), part.bytes(), wanted.size);
+                Err(Failure::Break(reason))
+            }
+        }
+    }
+
+    fn restart(&mut self, file: &str, wanted: &Wanted, part: &mut Part) -> Result<(), Failure> {
+        part.restart()?;
+        self.progress.start(file, wanted.size, 0);
         Ok(())
+    }
+
+    /// Makes `pointer` lead to the contents of `file`, fetched where no other commit had them.
+    fn bring(&mut self, file: &str, pointer: &Path) -> Result<(), Failure> {
+        let wanted = self.ask(file)?;
+        let blob = self.layout.blob(&wanted.etag);
+        let io = |error: std::io::Error| Failure::io(&blob, &error);
+        if let Some(folder) = blob.parent() {
+            std::fs::create_dir_all(folder).map_err(io)?;
+        }
+        let _lock = Lock::take(&self.layout.lock(&wanted.etag))?;
+        if length(&blob) != Some(wanted.size) {
+            self.fetch(file, &wanted, &blob)?;
+        }
+        link(&blob, pointer, file).map_err(|error| Failure::io(pointer, &error))
     }
 }
 
 impl Source for Remote<'_> {
     fn files(&self) -> &[String] {
-        &self.commit.files
+        &self.files
     }
 
     fn get(&mut self, file: &str) -> Result<PathBuf, String> {
-        let commit = &self.commit;
-        if !commit.files.iter().any(|other| other == file) {
-            return Err(format!("{} has no {file}", commit.page));
+        if !self.files.iter().any(|other| other == file) {
+            return Err(format!("{} has no {file}", self.client.page()));
         }
-        let pointer = commit.cache.repo(commit.pinned.clone()).pointer_path(&commit.hash).join(file);
-        if pointer.exists() {
-            return Ok(pointer);
+        let pointer = self.layout.snapshot(&self.commit).join(file);
+        if !pointer.exists() {
+            self.bring(file, &pointer).map_err(|failure| match failure {
+                Failure::Break(reason) => format!("{file}: {reason}; run this again to go on where it stopped"),
+                Failure::Damaged(reason) | Failure::Final(reason) => format!("{file}: {reason}"),
+            })?;
         }
-        let mut fetched = Fetched { file: file.to_owned(), ..Fetched::default() };
-        let mut breaks = 0;
-        loop {
-            let before = fetched.bytes;
-            let watch = Watch { progress: &mut *self.progress, fetched: &mut fetched, total: None };
-            let Err(error) = commit.attempt(file, &pointer, watch) else { return Ok(pointer) };
-            breaks = if fetched.bytes > before { 1 } else { breaks + 1 };
-            if is_final(&error) || breaks > MAX_BREAKS {
-                return Err(format!("{file}: {}", explain(&commit.page, &error)));
-            }
-            tracing::warn!("{file}: {error}; going on");
-            std::thread::sleep(FIRST_WAIT * 2_u32.pow(breaks - 1));
-        }
+        Ok(pointer)
     }
 }
 
-/// How far a file has come, over all attempts.
+/// How often a connection broke since it last brought something new.
 #[derive(Default)]
-struct Fetched {
-    file: String,
-    started: bool,
-    bytes: u64,
+struct Patience {
+    breaks: u32,
+    /// The most bytes that were there at a break. Bytes that came again, as from a server without ranges, are no progress.
+    farthest: u64,
 }
 
-/// One attempt's progress as `hf-hub` tells it: the size, then the bytes that were there, then those that come.
-struct Watch<'a> {
-    progress: &'a mut dyn Progress,
-    fetched: &'a mut Fetched,
-    /// The size, until the bytes that were there are known.
-    total: Option<u64>,
-}
-
-impl hf_hub::api::Progress for Watch<'_> {
-    fn init(&mut self, size: usize, _file: &str) {
-        self.total = Some(size as u64);
-    }
-
-    fn update(&mut self, bytes: usize) {
-        let bytes = bytes as u64;
-        match self.total.take() {
-            None => {
-                self.fetched.bytes += bytes;
-                self.progress.advance(bytes);
-            }
-            Some(total) if !self.fetched.started => {
-                self.fetched.started = true;
-                self.progress.start(&self.fetched.file, total, bytes);
-            }
-            Some(_) => (), // what an earlier attempt has told
+impl Patience {
+    /// Waits before another attempt, or gives up with `reason`.
+    fn wait(&mut self, file: &str, reason: String, bytes: u64) -> Result<(), Failure> {
+        self.breaks = if bytes > self.farthest { 1 } else { self.breaks + 1 };
+        self.farthest = self.farthest.max(bytes);
+        if self.breaks > MAX_BREAKS {
+            return Err(Failure::Break(reason));
         }
-    }
-
-    fn finish(&mut self) {
-        self.progress.finish();
-    }
-}
-
-/// Whether another attempt would end as this one did.
-fn is_final(error: &ApiError) -> bool {
-    match error {
-        ApiError::RequestError(error) => match **error {
-            ureq::Error::StatusCode(status) => (400..500).contains(&status) && !matches!(status, 408 | 429),
-            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::HostNotFound => false,
-            _ => true,
-        },
-        ApiError::IoError(error) => {
-            use std::io::ErrorKind::{NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-            matches!(error.kind(), NotFound | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
-        }
-        _ => true,
+        tracing::warn!("{file}: {reason}; going on");
+        std::thread::sleep(FIRST_WAIT * 2_u32.pow(self.breaks - 1));
+        Ok(())
     }
 }
 
-/// What went wrong, and what to do.
-fn explain(page: &str, error: &ApiError) -> String {
-    match error {
-        ApiError::RequestError(request) => match **request {
-            ureq::Error::StatusCode(401 | 403) => {
-                format!(
-                    "{page} is private or gated: accept its terms there, and set HF_TOKEN to a token that may read it"
-                )
-            }
-            ureq::Error::StatusCode(404) => {
-                format!("{page} has no such repository or revision, or shows it only to those who set HF_TOKEN")
-            }
-            _ => format!("{page}: {request}; run this again to go on where it stopped"),
-        },
-        ApiError::LockAcquisition(path) => {
-            format!("another process is fetching it (it holds {}); wait for that one", path.display())
-        }
-        _ => format!("{page}: {error}; run this again to go on where it stopped"),
-    }
+fn list(client: &Client, address: &str) -> Result<Listing, Failure> {
+    let answer = client.ask(&Method::GET, address, None, |_| false)?;
+    let text = answer.into_body().into_with_config().limit(LISTING_LIMIT_BYTES).read_to_vec();
+    let text = text.map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(limit) => client.wrong("listing", &format!("at most {limit} bytes"), "more"),
+        error => Failure::Break(format!("{}: {error}", client.page())),
+    })?;
+    serde_json::from_slice(&text)
+        .map_err(|error| client.wrong("listing", "JSON with sha and siblings", &error.to_string()))
 }
 
 fn length(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.len())
-}
-
-/// Makes `pointer`, the place of `file` in a snapshot, lead to `blob`, which is in the cache already.
-fn link(blob: &Path, pointer: &Path, file: &str) -> std::io::Result<()> {
-    if let Some(folder) = pointer.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    // Relative, so that a cache may be moved: out of the file's folders, the commit's and `snapshots`.
-    #[cfg(unix)]
-    {
-        let up = "../".repeat(file.split('/').count() + 1);
-        let name = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(name), pointer)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        std::fs::hard_link(blob, pointer)
-    }
 }
