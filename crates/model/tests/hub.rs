@@ -501,3 +501,19 @@ fn a_file_of_another_hash_is_not_kept() {
     let lock = cache.path().join(format!("models--o--n/blobs/{etag}.lock"));
     assert_eq!(files_below(cache.path()), [lock.to_str().unwrap()]);
 }
+
+#[test]
+fn a_name_that_claims_more_parts_than_there_are_files_is_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let served = |count: usize| {
+        let names = (0..count).map(|model| (format!("m{model}-00001-of-99999.gguf"), Vec::new()));
+        serve(names.collect(), Manners::default())
+    };
+    let message = hub(&served(1), &cache).resolve("o/n", &mut Told::default()).unwrap_err().to_string();
+    let expected =
+        "o/n: m0-00001-of-99999.gguf: number of parts: expected at most 1, as many files as there are, found 99999";
+    assert!(message.starts_with(expected), "{message}");
+    // Spelt out, these parts would be 400 million names.
+    let message = hub(&served(4000), &cache).resolve("o/n", &mut Told::default()).unwrap_err().to_string();
+    assert!(message.starts_with("o/n: it holds several models; give one of\n"), "{message}");
+}

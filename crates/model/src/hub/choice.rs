@@ -1,6 +1,6 @@
 //! Which files of a repository a model needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::name::HubName;
 use crate::checkpoint::SplitName;
@@ -24,7 +24,8 @@ pub(super) enum Choice {
 
 /// Chooses among `files`. A repository that has both takes the safetensors; a file may be asked for by name.
 pub(super) fn choose(files: &[String], name: &HubName) -> Result<Choice, String> {
-    let has = |file: &str| files.iter().any(|other| other == file);
+    let there: HashSet<&str> = files.iter().map(String::as_str).collect();
+    let has = |file: &str| there.contains(file);
     if name.file.is_none() && has(CONFIG) && (has(INDEX) || has(SINGLE)) {
         let small_files = std::iter::once(CONFIG).chain(OPTIONAL.into_iter().filter(|file| has(file)));
         return Ok(Choice::Folder {
@@ -33,28 +34,24 @@ pub(super) fn choose(files: &[String], name: &HubName) -> Result<Choice, String>
             index: has(INDEX).then(|| INDEX.to_owned()),
         });
     }
-    let parts = |file: &str| match SplitName::parse(file) {
-        Some(split) => split.parts().collect(),
-        None => vec![file.to_owned()],
-    };
-    let models: BTreeSet<Vec<String>> =
-        files.iter().filter(|file| file.ends_with(".gguf")).map(|file| parts(file)).collect();
-    let wanted: Vec<&Vec<String>> = match &name.file {
-        None => models.iter().collect(),
-        Some(file) if has(file) => models.iter().filter(|parts| parts.contains(file)).collect(),
+    // Models by their first file. Only the wanted one's parts are spelt out: a name can claim 99,999 of them.
+    let models: BTreeMap<String, Option<SplitName>> =
+        files.iter().filter(|file| file.ends_with(".gguf")).map(|file| model_of(file)).collect();
+    let wanted: Vec<&String> = match &name.file {
+        None => models.keys().collect(),
+        Some(file) if has(file) => {
+            models.get_key_value(&model_of(file).0).into_iter().map(|(first, _)| first).collect()
+        }
         Some(part) => {
             let part = part.to_lowercase();
-            models.iter().filter(|parts| parts[0].to_lowercase().contains(&part)).collect()
+            models.keys().filter(|first| first.to_lowercase().contains(&part)).collect()
         }
     };
     match wanted[..] {
-        [parts] => match parts.iter().find(|part| !has(part)) {
-            None => Ok(Choice::Gguf(parts.clone())),
-            Some(missing) => Err(format!("{missing} is missing among the parts of its model")),
-        },
+        [first] => parts(first, models[first].as_ref(), &there).map(Choice::Gguf),
         [] if models.is_empty() => Err(format!("neither {CONFIG} with {SINGLE} or {INDEX}, nor a GGUF file is there")),
         _ => {
-            let listed: Vec<String> = models.iter().map(|parts| format!("{}:{}", name.repository, parts[0])).collect();
+            let listed: Vec<String> = models.keys().map(|first| format!("{}:{first}", name.repository)).collect();
             let problem = match &name.file {
                 Some(file) if wanted.is_empty() => format!("there is no {file}"),
                 Some(file) => format!("{file} may mean several models"),
@@ -62,6 +59,31 @@ pub(super) fn choose(files: &[String], name: &HubName) -> Result<Choice, String>
             };
             Err(format!("{problem}; give one of\n  {}", listed.join("\n  ")))
         }
+    }
+}
+
+/// The first file of the model that `file` is a part of, and how it is split, if it is.
+fn model_of(file: &str) -> (String, Option<SplitName>) {
+    match SplitName::parse(file) {
+        Some(split) => (split.part(1), Some(split)),
+        None => (file.to_owned(), None),
+    }
+}
+
+/// All files of the model that begins with `first`, in order.
+fn parts(first: &str, split: Option<&SplitName>, there: &HashSet<&str>) -> Result<Vec<String>, String> {
+    let Some(split) = split else { return Ok(vec![first.to_owned()]) };
+    if split.count as usize > there.len() {
+        let (files, count) = (there.len(), split.count);
+        return Err(format!(
+            "{first}: number of parts: expected at most {files}, as many files as there are, found {count}; ask its owner \
+             for the others"
+        ));
+    }
+    let parts: Vec<String> = split.parts().collect();
+    match parts.iter().find(|part| !there.contains(part.as_str())) {
+        Some(missing) => Err(format!("{missing} is missing among the parts of its model")),
+        None => Ok(parts),
     }
 }
 
