@@ -598,3 +598,88 @@ fn problems_are_looked_through_before_the_first_step() {
     assert!(text(&output).contains("expected at least one answer that is right, found none"), "{}", text(&output));
     assert!(newest(&folder.path().join("none")).0.starts_with("step-000060"));
 }
+
+/// As [`prepared`], starting from the weights of the small golden, with one of its dials turned.
+fn prepared_to_start() -> tempfile::TempDir {
+    let folder = prepared();
+    let path = folder.path().join("tiny.toml");
+    let recipe = fs::read_to_string(&path).unwrap();
+    let (head, rest) = recipe.split_once("[model]").unwrap();
+    let (_, rest) = rest.split_once("[tokenizer]").unwrap();
+    let model = format!("[model]\nstart = \"{TOKENIZER}\"\nrope_theta = 1e6\n");
+    fs::write(path, format!("{head}{model}[tokenizer]{rest}")).unwrap();
+    folder
+}
+
+#[test]
+fn a_run_that_starts_from_a_checkpoint_has_the_recipes_dials_before_a_stop_as_after_it() {
+    let folder = prepared_to_start();
+    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let ran = |args: &[&str]| {
+        let output = train(args);
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    ran(&["tiny.toml", "-o", "straight"]);
+    ran(&["tiny.toml", "-o", "stopped", "--set", "checkpoints.keep_states=9"]);
+    let run = |name: &str| folder.path().join(name);
+    // As if it had died after ten steps.
+    for step in [15, 20, 25, 30] {
+        fs::remove_dir_all(run("stopped").join(format!("checkpoints/step-{step:06}-tokens-0000M"))).unwrap();
+    }
+    ran(&["stopped"]);
+    assert_eq!(losses(&run("stopped")), losses(&run("straight")));
+    for file in ["model.safetensors", "state/state.safetensors", "config.json"] {
+        assert!(last(&run("stopped"), file) == last(&run("straight"), file), "{file}");
+    }
+    // The dial does something from the first step on.
+    ran(&["tiny.toml", "-o", "plain", "--set", "model.rope_theta=1e7"]);
+    assert_ne!(losses(&run("plain"))[0], losses(&run("straight"))[0]);
+
+    let output = train(&["tiny.toml", "-o", "shallow", "--set", "model.layers=2"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("model.layers: expected 3, the start's, found 2"), "{}", text(&output));
+    assert!(!run("shallow").exists());
+    // A kept recipe says every dial, so that nothing is taken from its start but the weights.
+    let kept = fs::read_to_string(run("straight").join("recipe.toml")).unwrap();
+    fs::write(run("kept.toml"), kept.replace("layers = 3", "layers = 2")).unwrap();
+    for ranks in ["ranks.data=1", "ranks.data=2"] {
+        let output = train(&["kept.toml", "-o", "shallow", "--set", ranks]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let expected = "hf: num_hidden_layers: expected 2, as model.layers has it, found 3";
+        assert!(text(&output).contains(expected), "{}", text(&output));
+    }
+}
+
+#[test]
+fn what_is_asked_before_the_first_step_has_the_recipes_dials() {
+    let folder = prepared_to_start();
+    let problems = "{\"messages\": [{\"role\": \"user\", \"content\": \"1?\"}], \"answer\": 123456}\n";
+    fs::write(folder.path().join("problems.jsonl"), problems).unwrap();
+    let recipe = fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
+    let (head, _) = recipe.split_once("[sources.a]").unwrap();
+    let rest = r#"[sources.sums]
+problems = "problems.jsonl"
+max_tokens = 16
+[[phases]]
+name = "round"
+kind = "sft"
+epochs = 1.0
+sequence_tokens = 64
+batch_tokens = 64
+learning_rate = 1e-3
+mixture = { sums = 1.0 }
+[checkpoints]
+every_tokens = 640
+"#;
+    fs::write(folder.path().join("tiny.toml"), format!("{head}{rest}")).unwrap();
+    let answers = |out: &str, set: &str| {
+        let output = dots(folder.path(), &["train", "tiny.toml", "-o", out, "--set", set]);
+        assert!(text(&output).contains("expected at least one answer that is right"), "{}", text(&output));
+        let journal = folder.path().join(out).join("samples/round.sums.samples.jsonl");
+        // Behind the line that says of what they are.
+        fs::read_to_string(journal).unwrap().lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let plain = answers("plain", "model.routed_scale=2.5");
+    assert_eq!(answers("again", "model.routed_scale=2.5"), plain);
+    assert_ne!(answers("turned", "model.routed_scale=0.1"), plain);
+}

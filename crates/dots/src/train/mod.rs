@@ -273,14 +273,14 @@ fn step(recipe: &Recipe, options: &Options, is_begun: bool) -> anyhow::Result<Bo
     let start = model.start.as_deref().filter(|_| !is_begun).map(Checkpoint::open).transpose()?;
     if plan::is_shared(recipe) {
         let mut step = match start {
-            Some(start) => RankedStep::from_checkpoint(&start, options, ranks)?,
+            Some(start) => RankedStep::from_checkpoint(&start, &model.config, options, ranks)?,
             None => RankedStep::random(&model.config, seed, model.initial_deviation, options, ranks)?,
         };
         step.freeze(|parameter| model.frozen_rows(&parameter.name, parameter.shape[0]));
         return Ok(Box::new(step));
     }
     let mut step = match start {
-        Some(start) => CpuStep::from_checkpoint(&start, options)?,
+        Some(start) => CpuStep::from_checkpoint(&start, &model.config, options)?,
         None => CpuStep::random(&model.config, seed, model.initial_deviation, options)?,
     };
     step.freeze(|parameter| model.frozen_rows(&parameter.name, parameter.shape[0]));

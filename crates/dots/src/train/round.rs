@@ -62,6 +62,8 @@ pub fn sample(
         };
         let asked = Asked {
             model: &model.display().to_string(),
+            // Before the first step it is the start, whose own may be others.
+            config: Some(&recipe.model.config),
             sampling: &chosen,
             // What is longer than a sequence could not be learnt.
             engine: &EngineArgs::plain(options.threads, phase.sequence_tokens),

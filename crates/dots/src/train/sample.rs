@@ -11,6 +11,7 @@ use anyhow::bail;
 use clap::Args;
 use dots_engine::Request;
 use dots_model::{
+    Config,
     executor::{Arithmetic, CacheType},
     hex,
 };
@@ -87,6 +88,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<()> {
     signals::listen(Arc::clone(&stop), "Stopping after the problems under way. Once more leaves at once.")?;
     let asked = Asked {
         model: &args.model,
+        config: None,
         sampling: &args.sampling,
         engine: &args.engine,
         samples: args.samples,
@@ -113,6 +115,8 @@ pub fn verifier(problems: &Problems, python: Option<&Path>, test_seconds: u64) -
 /// What is asked of which model.
 pub struct Asked<'a> {
     pub model: &'a str,
+    /// What it computes with, of its own shape; none where the model says it.
+    pub config: Option<&'a Config>,
     pub sampling: &'a SamplingArgs,
     pub engine: &'a EngineArgs,
     pub samples: usize,
@@ -129,7 +133,10 @@ pub fn answers(
     asked: Asked<'_>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<Progress>> {
-    let checkpoint = load::open(Some(asked.model))?;
+    let mut checkpoint = load::open(Some(asked.model))?;
+    if let Some(config) = asked.config {
+        checkpoint.config = config.clone();
+    }
     let mut sampling = asked.sampling.over(&checkpoint.generation);
     if sampling.temperature == 0.0 && asked.samples > 1 {
         bail!("--temperature: expected above 0, for {} answers that are not one, found 0", asked.samples);

@@ -83,9 +83,10 @@ impl CpuStep {
         Ok(step)
     }
 
-    /// A checkpoint's weights and biases, with moments of zero.
-    pub fn from_checkpoint(checkpoint: &Checkpoint, options: &Options) -> Result<Self, Error> {
-        let mut step = Self::zeros(&checkpoint.config, options)?;
+    /// A model of this `config` with a checkpoint's weights and biases, and moments of zero. What is no size may be another than the
+    /// checkpoint's; another shape is refused.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config, options: &Options) -> Result<Self, Error> {
+        let mut step = Self::zeros(config, options)?;
         step.part.load(checkpoint)?;
         Ok(step)
     }

@@ -10,14 +10,18 @@ use super::{
     part::Part,
     share::layer_of,
 };
-use crate::step::{StateKind, TakeState};
+use crate::{
+    recipe::check_start,
+    step::{StateKind, TakeState},
+};
 
 /// What a state holds of each parameter, in order.
 const KINDS: [StateKind; 3] = [StateKind::Weight, StateKind::FirstMoment, StateKind::SecondMoment];
 
 impl Part {
-    /// Weights and biases of a checkpoint; moments are left as they are.
+    /// Weights and biases of a checkpoint, whose shapes must be the part's; moments are left as they are.
     pub(crate) fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        check_start(checkpoint, &self.config)?;
         let isa = self.compute.isa();
         let find = |name: &str| {
             checkpoint

@@ -214,7 +214,7 @@ const OPTIONS: Options = Options {
 
 /// Mean loss on two sequences, and the step that computes it.
 fn loss(checkpoint: &Checkpoint) -> (f64, CpuStep) {
-    let mut step = CpuStep::from_checkpoint(checkpoint, &OPTIONS).unwrap();
+    let mut step = CpuStep::from_checkpoint(checkpoint, &checkpoint.config, &OPTIONS).unwrap();
     let (sum, targets) = step.evaluate(&batch(&text(false)[..65], &[0; 64])).unwrap();
     (sum / targets as f64, step)
 }

@@ -83,9 +83,14 @@ impl RankedStep {
         Ok(step)
     }
 
-    /// A checkpoint's weights and biases, with moments of zero.
-    pub fn from_checkpoint(checkpoint: &Checkpoint, options: &Options, ranks: Ranks) -> Result<Self, RanksError> {
-        let mut step = Self::zeros(&checkpoint.config, options, ranks)?;
+    /// A model of this `config` with a checkpoint's weights and biases: those of [`crate::cpu::CpuStep::from_checkpoint`].
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        options: &Options,
+        ranks: Ranks,
+    ) -> Result<Self, RanksError> {
+        let mut step = Self::zeros(config, options, ranks)?;
         for part in &mut step.parts {
             part.load(checkpoint)?;
         }

@@ -34,6 +34,7 @@ pub use changes::Change;
 pub use error::{Place, RecipeError};
 pub use freeze::Part;
 pub use model::Model;
+pub(crate) use model::{SHAPES, check_start};
 pub use phases::{Attention, BatchStage, Kind, Length, Phase, Rate, Shape, Utk};
 pub use sources::{Sampling, Source};
 #[cfg(test)]

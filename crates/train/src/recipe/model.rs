@@ -70,6 +70,36 @@ const CONFIG_KEYS: [(&str, &str); 17] = [
     ("max_position_embeddings", "context"),
 ];
 
+/// A dial, and what a model has of it.
+type Size = (&'static str, fn(&Config) -> usize);
+
+/// Dials that decide the shapes of weights.
+pub(crate) const SHAPES: [Size; 11] = [
+    ("layers", |config| config.num_hidden_layers),
+    ("width", |config| config.hidden_size),
+    ("dense_layers", |config| config.first_k_dense_replace),
+    ("heads", |config| config.num_attention_heads),
+    ("kv_heads", |config| config.num_key_value_heads),
+    ("head_width", |config| config.head_dim),
+    ("dense_width", |config| config.intermediate_size),
+    ("experts", |config| config.n_routed_experts),
+    ("shared_experts", |config| config.n_shared_experts),
+    ("expert_width", |config| config.moe_intermediate_size),
+    ("vocab_size", |config| config.vocab_size),
+];
+
+/// The first dial by which the weights of two models have other shapes, and its size in each.
+fn other_shape(one: &Config, other: &Config) -> Option<(&'static str, usize, usize)> {
+    SHAPES.iter().map(|(dial, of)| (*dial, of(one), of(other))).find(|(_, one, other)| one != other)
+}
+
+/// Whether `start` has the weights of a model of this `config`. The dials that are no sizes may be others.
+pub(crate) fn check_start(start: &Checkpoint, config: &Config) -> Result<(), Error> {
+    let Some((dial, expected, found)) = other_shape(config, &start.config) else { return Ok(()) };
+    let key = CONFIG_KEYS.iter().find(|(_, of)| *of == dial).map_or(dial, |(key, _)| key);
+    Err(Error::invalid(&start.path, key, format!("{expected}, as model.{dial} has it"), found.to_string()))
+}
+
 /// Head widths from dots.llm1's on down: the widest that leaves eight heads.
 fn head_width(width: u64) -> u64 {
     [128, 64, 32].into_iter().find(|head| width >= 8 * head).unwrap_or(16)
@@ -104,17 +134,19 @@ pub fn read(section: &mut Section<'_>, path: &Path) -> Result<Model, RecipeError
     let layers = section.whole("layers", 1..=4096)?;
     let width = section.whole("width", 1..=1 << 20)?;
     let full = Config::dots_llm1();
-    let base = match &start {
+    let of_start = match &start {
         // A kept recipe says every dial and does not need the folder any more.
         Some(folder) if !CONFIG_KEYS.iter().all(|(_, dial)| section.has(dial)) => {
             if preset.is_some() {
                 let found = Some("both".to_owned());
                 return Err(section.wrong("preset", "a preset or a checkpoint to start from", found));
             }
-            Checkpoint::open(folder)?.config
+            Some(Checkpoint::open(folder)?.config)
         }
-        _ => dots(layers.unwrap_or(full.num_hidden_layers as u64), width.unwrap_or(full.hidden_size as u64)),
+        _ => None,
     };
+    let preset = || dots(layers.unwrap_or(full.num_hidden_layers as u64), width.unwrap_or(full.hidden_size as u64));
+    let base = of_start.clone().unwrap_or_else(preset);
     let size = |section: &mut Section<'_>, name, default: usize| {
         section.whole(name, 0..=1 << 30).map(|size| size.map_or(default, |size| size as usize))
     };
@@ -143,6 +175,9 @@ pub fn read(section: &mut Section<'_>, path: &Path) -> Result<Model, RecipeError
         rms_norm_eps: section.positive("norm_epsilon")?.map_or(base.rms_norm_eps, |x| x as f32),
         rope_theta: section.positive("rope_theta")?.unwrap_or(base.rope_theta),
     };
+    if let Some((dial, expected, found)) = of_start.and_then(|of_start| other_shape(&of_start, &config)) {
+        return Err(section.wrong(dial, format!("{expected}, the start's"), Some(found.to_string())));
+    }
     match config.validate(path) {
         Err(Error::Invalid { field, expected, found, .. }) => {
             let dial = CONFIG_KEYS.iter().find(|(key, _)| *key == field).map_or(field.as_str(), |(_, dial)| dial);

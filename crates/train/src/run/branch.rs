@@ -18,25 +18,10 @@ use super::{
 };
 use crate::{
     checkpoint::{self, Whole},
-    recipe::{Change, Recipe},
+    recipe::{Change, Recipe, SHAPES},
     rejection::round::Sampled,
     schedule::Schedule,
 };
-
-/// Dials of the model that decide the shapes of weights.
-const SHAPES: [&str; 11] = [
-    "layers",
-    "width",
-    "dense_layers",
-    "heads",
-    "kv_heads",
-    "head_width",
-    "dense_width",
-    "experts",
-    "shared_experts",
-    "expert_width",
-    "vocab_size",
-];
 
 /// A checkpoint that a run branches from.
 #[derive(Debug)]
@@ -155,8 +140,8 @@ impl Parent {
 
     fn check(&self, changes: &[Change], schedule: &Schedule) -> Result<(), RunError> {
         // The first of them is the one that was set; the shape's ratios may have changed others after it.
-        let of = |dial: &&str| changes.iter().find(|change| change.key.strip_prefix("model.") == Some(*dial));
-        if let Some(Change { key, before, after }) = SHAPES.iter().find_map(of) {
+        let of = |dial: &str| changes.iter().find(|change| change.key.strip_prefix("model.") == Some(dial));
+        if let Some(Change { key, before, after }) = SHAPES.iter().find_map(|(dial, _)| of(dial)) {
             let expected = format!("{before}, as the weights and moments of the parent have it");
             return Err(self.wrong(key, expected, after.clone()));
         }

@@ -45,7 +45,8 @@ pub const DIALS: Dials = Dials { learning_rate: 1e-3, sequence_loss: 0.01, bias_
 
 /// The `hf` golden, ready to learn.
 pub fn hf(options: &Options) -> CpuStep {
-    CpuStep::from_checkpoint(&Checkpoint::open(&golden("hf")).unwrap(), options).unwrap()
+    let checkpoint = Checkpoint::open(&golden("hf")).unwrap();
+    CpuStep::from_checkpoint(&checkpoint, &checkpoint.config, options).unwrap()
 }
 
 /// A recipe of a tiny model; `rest` says what it learns from, and how.
