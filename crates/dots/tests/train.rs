@@ -683,3 +683,44 @@ every_tokens = 640
     assert_eq!(answers("again", "model.routed_scale=2.5"), plain);
     assert_ne!(answers("turned", "model.routed_scale=0.1"), plain);
 }
+
+#[test]
+fn a_chat_template_that_makes_other_ids_of_the_chats_is_refused() {
+    let folder = prepared();
+    let tokenizer = folder.path().join("tokenizer");
+    fs::create_dir(&tokenizer).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(Path::new(TOKENIZER).join(name), tokenizer.join(name)).unwrap();
+    }
+    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let sets = ["--set", "tokenizer.path=tokenizer", "--set", "checkpoints.keep_states=9"];
+    let output = train(&[&["tiny.toml", "-o", "run"], &sets[..]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let run = folder.path().join("run");
+    let (lineage, metrics) = (run.join("run.json"), run.join("metrics.jsonl"));
+    // As if it had died before its last steps.
+    let begin_again = || fs::remove_dir_all(run.join("checkpoints/step-000030-tokens-0000M")).unwrap();
+    begin_again();
+    let before = fs::read(&metrics).unwrap();
+
+    let template = dots_model::template::PUBLISHED.replace("<|userprompt|>", "<|userprompt|>Q: ");
+    fs::write(tokenizer.join("chat_template.jinja"), template).unwrap();
+    let output = train(&["run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let expected = "run/run.json: data.chats.0.ids_sha256: expected \"";
+    assert!(text(&output).contains(expected) && text(&output).contains("chat template"), "{}", text(&output));
+    assert_eq!(fs::read(&metrics).unwrap(), before);
+
+    // A run that an earlier version began says nothing of ids; it goes on, and says it from here on.
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&lineage).unwrap()).unwrap();
+    let ids = kept["data"]["chats"][0].as_object_mut().unwrap().remove("ids_sha256").unwrap();
+    fs::write(&lineage, kept.to_string()).unwrap();
+    let output = train(&["run"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&lineage).unwrap()).unwrap();
+    assert!(kept["data"]["chats"][0]["ids_sha256"].is_string() && kept["data"]["chats"][0]["ids_sha256"] != ids);
+    begin_again();
+    fs::remove_file(tokenizer.join("chat_template.jinja")).unwrap();
+    let output = train(&["run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+}

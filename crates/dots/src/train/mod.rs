@@ -28,7 +28,7 @@ use dots_train::{
     rejection::round::Sampled,
     run::{self, End, Origin, Parent, Parts},
     schedule::Schedule,
-    shards::tokenizer_hash,
+    shards::{Input, tokenizer_hash},
     step::Step,
 };
 use serde_json::{Map, Value, json};
@@ -320,7 +320,8 @@ fn say_size(recipe: &Recipe, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// By source its shards or files of chats, each with its hash. Shards of another tokenizer are refused.
+/// By source its shards or files of chats, each with its hash, and of chats that of the ids that they became. Shards of another
+/// tokenizer are refused.
 fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
     let mut data = Map::new();
     for source in order.sources() {
@@ -338,8 +339,8 @@ fn data(order: &Order, tokenizer: &str) -> anyhow::Result<Map<String, Value>> {
         data.insert(source.name().to_owned(), shards.into());
     }
     for chats in order.chats() {
-        let files = chats.files().iter().map(|file| json!({ "path": file.path, "sha256": file.sha256 }));
-        data.insert(chats.name().to_owned(), files.collect());
+        let of_file = |(nth, file): (usize, &Input)| json!({ "path": file.path, "sha256": file.sha256, "ids_sha256": chats.ids_hash(nth) });
+        data.insert(chats.name().to_owned(), chats.files().iter().enumerate().map(of_file).collect());
     }
     Ok(data)
 }

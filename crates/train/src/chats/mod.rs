@@ -11,6 +11,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use dots_model::{checkpoint::TokenizerSource, template::ChatTemplate, tokenizer::Tokenizer};
+use sha2::{Digest, Sha256};
 
 pub use self::pack::Pack;
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     lines::Lines,
     recipe::{Kind, Length, Phase, Recipe, Source},
     rejection::round::{self, Sampled},
-    shards::Input,
+    shards::{Input, hex},
     share,
 };
 
@@ -115,6 +116,20 @@ impl Chats {
     /// Its files.
     pub fn files(&self) -> &[Input] {
         &self.files
+    }
+
+    /// SHA-256, in hexadecimal, of what a file became: the ids of its chats, and which of them are learnt. It follows the chat template,
+    /// of which the file's own hash knows nothing.
+    pub fn ids_hash(&self, file: usize) -> String {
+        let (mut hasher, mut bytes) = (Sha256::new(), Vec::new());
+        for chat in self.firsts[file]..self.firsts[file + 1] {
+            let ids = self.marked(chat);
+            bytes.clear();
+            bytes.extend((ids.len() as u64).to_le_bytes());
+            bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+        hex(&hasher.finalize())
     }
 
     /// How many chats there are.

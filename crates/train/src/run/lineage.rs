@@ -3,7 +3,8 @@
 //! ```text
 //! name, recipe_sha256, seed    of the recipe
 //! builds                       which program on which instruction set made the steps from `from_step` on
-//! tokenizer_sha256, data       hashes of what it learns from, by source and shard; of what phases sampled as `phase/source`
+//! tokenizer_sha256, data       hashes of what it learns from, by source and shard, of chats of their ids too; of what phases sampled
+//!                              as `phase/source`
 //! parent, ancestors, changes   of a branch: the checkpoint that it goes on from, its own parents, what its recipe changes
 //! started                      when, where, on how many threads
 //! ```
@@ -29,6 +30,8 @@ const MAX_BYTES: u64 = 1 << 26;
 /// What a checkpoint has no use for.
 const STARTED: &str = "started";
 const BUILDS: &str = "builds";
+/// Of a file of chats: hash of the ids that they became.
+const IDS: &str = "ids_sha256";
 
 /// What makes a run's steps, and from what.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +44,7 @@ pub struct Origin {
     pub threads: usize,
     /// Hash of the tokenizer.
     pub tokenizer_sha256: String,
-    /// By source its shards or files, each with its hash.
+    /// By source its shards or files, each with its hash; of a file of chats as `ids_sha256` that of what they became, too.
     pub data: Map<String, Value>,
     /// Whether to go on with what another build began.
     pub allow_other_build: bool,
@@ -99,7 +102,19 @@ impl Lineage {
             if is_sampled(source) && lineage["data"][source].is_null() {
                 lineage["data"][source] = found.clone();
             }
-            expect(&format!("data.{source}"), &lineage["data"][source], found)?;
+            if let Some(kept) = lineage["data"].get_mut(source) {
+                take_over_ids(kept, found);
+            }
+            let kept = &lineage["data"][source];
+            if let Some(nth) = other_ids(kept, found) {
+                return Err(RunError::Differs {
+                    path,
+                    what: format!("data.{source}.{nth}.{IDS}"),
+                    expected: kept[nth][IDS].to_string(),
+                    found: format!("{}, by another chat template of the tokenizer", found[nth][IDS]),
+                });
+            }
+            expect(&format!("data.{source}"), kept, found)?;
         }
         let mut builds = lineage[BUILDS].as_array().cloned().unwrap_or_default();
         // Steps that are made again are not those of the build that made them first.
@@ -129,6 +144,24 @@ impl Lineage {
         aside::write(&path, text.as_bytes()).map_err(|source| RunError::Io { path, source })?;
         Ok(self)
     }
+}
+
+/// Notes of each file of chats what ids they are, where an earlier version that began the run did not: what is not known cannot be
+/// held to, and from here on it is.
+fn take_over_ids(kept: &mut Value, found: &Value) {
+    for (kept, found) in kept.as_array_mut().into_iter().flatten().zip(found.as_array().into_iter().flatten()) {
+        // What another file becomes says nothing of it.
+        let is_same_file = kept["sha256"] == found["sha256"];
+        if let (Some(kept), Some(ids), true) = (kept.as_object_mut(), found.get(IDS), is_same_file) {
+            kept.entry(IDS).or_insert_with(|| ids.clone());
+        }
+    }
+}
+
+/// The first file whose bytes are what they were and whose chats are other ids.
+fn other_ids(kept: &Value, found: &Value) -> Option<usize> {
+    let (kept, found) = (kept.as_array()?, found.as_array()?);
+    kept.iter().zip(found).position(|(kept, found)| kept["sha256"] == found["sha256"] && kept[IDS] != found[IDS])
 }
 
 /// Adds the build that goes on to those that made the steps before it; the last of these where it is another one and that is
