@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Origin, RECIPE, RunError, keep_recipe,
-    lineage::{Lineage, continued},
+    lineage::{self, Lineage, continued},
     lock::Lock,
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     recipe::{Change, Recipe, SHAPES},
     rejection::round::Sampled,
     schedule::Schedule,
+    shards::hash_file,
 };
 
 /// A checkpoint that a run branches from.
@@ -101,7 +103,8 @@ impl Parent {
     }
 
     /// Makes `folder` a run of `recipe` that goes on from here. What alters shapes, or the steps that were made, is refused by its key;
-    /// a folder that holds a run is left as it is. Killed at any moment, it may be called again.
+    /// a folder that holds a run, or what a run there would take for its own, is left as it is. Killed at any moment, it may be called
+    /// again.
     pub fn branch(
         &self,
         folder: &Path,
@@ -117,6 +120,7 @@ impl Parent {
             let (expected, found) = ("a new folder".to_owned(), "a run".to_owned());
             return Err(self.wrong(&format!("--out {}", folder.display()), expected, found));
         }
+        self.check_is_free(folder, recipe)?;
         checkpoint::link(&self.whole, &folder.join("checkpoints"))?;
         self.keep_sampled(folder, recipe)?;
         Lineage::begin(folder, recipe, origin, self.lineage(&changes, origin)?)?;
@@ -124,6 +128,53 @@ impl Parent {
         keep_recipe(folder, recipe)?;
         let notes = self.notes(&changes, origin);
         Ok(Branched { step: self.whole.name.step, changes, notes })
+    }
+
+    /// Refuses a folder in which lies what a run there would go on from, or write over. What a first attempt at this branch left is the
+    /// branch's own.
+    fn check_is_free(&self, folder: &Path, recipe: &Recipe) -> Result<(), RunError> {
+        let name = self.whole.name.to_string();
+        let mut checkpoints = checkpoint::steps(&folder.join("checkpoints"))?.into_iter().map(|(_, path)| path);
+        let other = checkpoints.find(|path| path.file_name() != Some(name.as_ref()));
+        // An attempt ends before the first step, which tells of itself in these.
+        let told =
+            ["metrics.jsonl", "tensorboard"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
+        let lineage = folder.join(lineage::FILE);
+        let lineage = (lineage.exists() && !self.is_parent_in(&lineage)?).then_some(lineage);
+        match other.or(told).or(lineage).or(self.other_sample(folder, recipe)?) {
+            Some(path) => Err(RunError::InTheWay { path }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the `run.json` at `path` is of a branch of this checkpoint.
+    fn is_parent_in(&self, path: &Path) -> Result<bool, RunError> {
+        let hash = checkpoint::hash(&self.whole.path)?;
+        // What cannot be read is somebody else's.
+        Ok(lineage::read(path).ok().flatten().is_some_and(|kept| kept["parent"]["sha256"] == hash))
+    }
+
+    /// A file among a run's samples that is no copy of the parent's.
+    fn other_sample(&self, folder: &Path, recipe: &Recipe) -> Result<Option<PathBuf>, RunError> {
+        let samples = folder.join("samples");
+        let io = |source| RunError::Io { path: samples.clone(), source };
+        let entries = match fs::read_dir(&samples) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(io)?,
+        };
+        let own = self.sampled().files(recipe);
+        let is_own = |path: &Path| {
+            // Half a copy has no name that anybody reads, and is written over.
+            let is_part = path.extension().is_some_and(|extension| extension == "part");
+            is_part || own.iter().any(|(from, place)| folder.join(place) == path && is_copy(from, path))
+        };
+        for entry in entries {
+            let path = entry.map_err(io)?.path();
+            if !is_own(&path) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// Its own copy of what was sampled.
@@ -247,6 +298,11 @@ fn copy(from: &Path, to: &Path) -> Result<(), RunError> {
         file.finish()
     });
     copied.map_err(|source| wrong(to, source))
+}
+
+/// Whether both files can be read and hold the same bytes.
+fn is_copy(one: &Path, other: &Path) -> bool {
+    matches!((hash_file(one), hash_file(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The checkpoint of this step, or the newest one with a state.

@@ -34,7 +34,7 @@ pub enum RunError {
         found: String,
     },
     /// Something that is no run's lies where a run writes.
-    #[error("{}: expected nothing, since the folder is no run and this one would write over it; choose a folder of its own", path.display())]
+    #[error("{}: expected nothing, since the folder is no run and this one would write over it, or take it for its own; choose a folder of its own", path.display())]
     InTheWay {
         /// What lies there.
         path: PathBuf,

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use super::{RunError, host};
 use crate::{recipe::Recipe, rejection::round::is_sampled};
 
-const FILE: &str = "run.json";
+pub(super) const FILE: &str = "run.json";
 /// Largest file that is read: thousands of shards take less.
 const MAX_BYTES: u64 = 1 << 26;
 /// What a checkpoint has no use for.
@@ -190,7 +190,7 @@ pub(super) fn continued(builds: &mut Vec<Value>, next: Value, allow_other: bool)
 }
 
 /// `None` where there is none.
-fn read(path: &Path) -> Result<Option<Value>, RunError> {
+pub(super) fn read(path: &Path) -> Result<Option<Value>, RunError> {
     let mut text = String::new();
     match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text)) {
         Ok(_) => {}

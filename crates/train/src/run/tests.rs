@@ -522,3 +522,47 @@ fn a_batch_may_grow_from_a_branch_on() {
     found.branch(branch.path(), &recipe, &schedule, &origin("x", 1)).unwrap();
     assert_eq!((schedule.at(5).unwrap().batch_tokens, schedule.at(6).unwrap().batch_tokens), (32, 64));
 }
+
+#[test]
+fn a_branch_goes_on_from_nothing_that_lay_in_its_folder_but_its_own_first_attempt() {
+    let parent = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let found = Parent::find(&format!("{}@6", parent.path().display())).unwrap();
+    let branch = |folder: &Path| found.branch(folder, &recipe, &Schedule::new(&recipe, |_| 0), &origin("x", 1));
+    let in_the_way = |folder: &Path, name: &str| {
+        let error = branch(folder).unwrap_err();
+        assert!(matches!(&error, RunError::InTheWay { path } if path.ends_with(name)), "{name}: {error}");
+        assert!(!folder.join(RECIPE).exists());
+    };
+    for name in
+        ["checkpoints/step-000009-tokens-0000M", "metrics.jsonl", "run.json", "samples/round.sums.jsonl", "tensorboard"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        // A folder or a file.
+        let theirs = if path.extension().is_some() { path.clone() } else { path.join("theirs") };
+        fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+        fs::write(&theirs, "theirs").unwrap();
+        in_the_way(folder.path(), name);
+        assert_eq!(fs::read_to_string(theirs).unwrap(), "theirs");
+        assert!(!folder.path().join("checkpoints/step-000006-tokens-0000M").exists());
+    }
+
+    // Killed before its recipe was written, and again while it wrote something.
+    let folder = tempfile::tempdir().unwrap();
+    branch(folder.path()).unwrap();
+    fs::remove_file(folder.path().join(RECIPE)).unwrap();
+    fs::create_dir(folder.path().join("checkpoints/step-000006-tokens-0000M.part")).unwrap();
+    branch(folder.path()).unwrap();
+    run_in(folder.path(), &recipe, 1, None, false).unwrap();
+    assert_eq!(told(folder.path())[0]["step"], 7);
+
+    // Of another checkpoint it is not the same branch.
+    let folder = tempfile::tempdir().unwrap();
+    branch(folder.path()).unwrap();
+    fs::remove_file(folder.path().join(RECIPE)).unwrap();
+    let found = Parent::find(&format!("{}@3", parent.path().display())).unwrap();
+    let error = found.branch(folder.path(), &recipe, &Schedule::new(&recipe, |_| 0), &origin("x", 1)).unwrap_err();
+    assert!(matches!(error, RunError::InTheWay { .. }), "{error}");
+}
