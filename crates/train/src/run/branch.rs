@@ -114,6 +114,7 @@ impl Parent {
     ) -> Result<Branched, RunError> {
         let changes = self.recipe.changes(recipe);
         self.check(&changes, schedule)?;
+        self.check_tokenizer(origin)?;
         fs::create_dir_all(folder).map_err(|source| RunError::Io { path: folder.to_owned(), source })?;
         let _lock = Lock::take(folder)?;
         if folder.join(RECIPE).exists() {
@@ -228,6 +229,19 @@ impl Parent {
         Ok(())
     }
 
+    /// An id stands for another text where the tokenizer is another, and the parent's weights know nothing of that.
+    fn check_tokenizer(&self, origin: &Origin) -> Result<(), RunError> {
+        const KEY: &str = "tokenizer_sha256";
+        match self.whole.note[KEY].as_str() {
+            Some(expected) if expected != origin.tokenizer_sha256 => {
+                let expected = format!("{expected}, the parent's, whose ids its weights know");
+                let found = format!("{}; model.start begins a run from weights alone", origin.tokenizer_sha256);
+                Err(self.wrong(KEY, expected, found))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn lineage(&self, changes: &[Change], origin: &Origin) -> Result<Map<String, Value>, RunError> {
         let note = &self.whole.note;
         let mut builds = note["builds"].as_array().cloned().unwrap_or_default();
@@ -271,6 +285,16 @@ impl Parent {
                 "{}: the data come in another order from here on; what the parent saw may come again within an epoch",
                 change.key
             ));
+        }
+        for (source, found) in &origin.data {
+            let kept = &self.whole.note["data"][source];
+            let is_changed = changes.iter().any(|change| change.key.starts_with(&format!("sources.{source}.")));
+            if !kept.is_null() && !is_changed && !lineage::is_same_data(kept, found) {
+                notes.push(format!(
+                    "sources.{source}: what its files hold, or become as ids, is not what the parent learnt from: the steps from here on see \
+                     other data"
+                ));
+            }
         }
         let build = self.whole.note["builds"].as_array().and_then(|builds| builds.last()).cloned().unwrap_or_default();
         if build["made_by"] != origin.made_by || build["instruction_set"] != origin.instruction_set {

@@ -146,6 +146,13 @@ impl Lineage {
     }
 }
 
+/// Whether a source is what it was, as far as that is known.
+pub(super) fn is_same_data(kept: &Value, found: &Value) -> bool {
+    let mut kept = kept.clone();
+    take_over_ids(&mut kept, found);
+    kept == *found
+}
+
 /// Notes of each file of chats what ids they are, where an earlier version that began the run did not: what is not known cannot be
 /// held to, and from here on it is.
 fn take_over_ids(kept: &mut Value, found: &Value) {

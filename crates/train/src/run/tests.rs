@@ -566,3 +566,27 @@ fn a_branch_goes_on_from_nothing_that_lay_in_its_folder_but_its_own_first_attemp
     let error = found.branch(folder.path(), &recipe, &Schedule::new(&recipe, |_| 0), &origin("x", 1)).unwrap_err();
     assert!(matches!(error, RunError::InTheWay { .. }), "{error}");
 }
+
+#[test]
+fn a_branch_with_another_tokenizer_is_refused_and_one_with_other_data_says_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let found = Parent::find(&parent.path().display().to_string()).unwrap();
+    let branch = |recipe: &Recipe, origin: Origin| {
+        let folder = tempfile::tempdir().unwrap();
+        found.branch(folder.path(), recipe, &Schedule::new(recipe, |_| 0), &origin).map(|branched| branched.notes)
+    };
+    let error = branch(&recipe, Origin { tokenizer_sha256: "u".to_owned(), ..origin("x", 1) }).unwrap_err().to_string();
+    assert!(error.contains("tokenizer_sha256: expected t, the parent's"), "{error}");
+    assert!(error.contains("found u; model.start begins a run from weights alone"), "{error}");
+
+    let other = || Origin { data: Map::from_iter([("a".to_owned(), json!([{ "sha256": "b" }]))]), ..origin("x", 1) };
+    let notes = branch(&recipe, other()).unwrap();
+    assert!(notes.len() == 1 && notes[0].starts_with("sources.a: what its files hold"), "{notes:?}");
+    // Another name says so itself.
+    let mut renamed = recipe.clone();
+    renamed.set("sources.a.shards", "[\"c\"]").unwrap();
+    let notes = branch(&renamed, other()).unwrap();
+    assert!(notes.len() == 1 && notes[0].starts_with("sources.a.shards.0: the data come"), "{notes:?}");
+}
