@@ -20,12 +20,14 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of `recipe`'s phases in their `order`. That of another recipe is refused.
+    /// A loader of `recipe`'s phases in their `order`. That of another recipe is refused, and so is a validation that would look at
+    /// nothing.
     pub fn new(recipe: &'a Recipe, order: &'a Order) -> Result<Self, DataError> {
         if !order.is_of(recipe) {
             let name = &recipe.name;
             return Err(DataError::Refused(format!("order: expected that of {name}'s phases, found another")));
         }
+        check_validation(recipe, order)?;
         Ok(Self { recipe, order, vocab_size: recipe.model.config.vocab_size })
     }
 
@@ -102,6 +104,29 @@ impl<'a> Loader<'a> {
         }
         Ok(batches)
     }
+}
+
+/// Refuses a validation of less than a sequence in any phase: there are only whole ones, and the loss of none would be told as 0.
+fn check_validation(recipe: &Recipe, order: &Order) -> Result<(), DataError> {
+    let Some(validation) = &recipe.validation else { return Ok(()) };
+    for phase in &recipe.phases {
+        let (least, name) = (phase.sequence_tokens as u64, &phase.name);
+        if validation.tokens < least {
+            let found = validation.tokens;
+            return Err(DataError::Refused(format!(
+                "validation.tokens: expected at least {least}, a sequence of the phase {name}, found {found}"
+            )));
+        }
+        let mut sources = validation.sources.iter().filter_map(|source| order.source(source));
+        if let Some(small) = sources.find(|source| source.tokens() < least) {
+            let (source, found) = (small.name(), small.tokens());
+            return Err(DataError::Refused(format!(
+                "source {source}: expected at least {least} tokens to validate on, a sequence of the phase {name}, found {found} in its \
+                 shards; give it more, or leave it out of validation.sources"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Feed for Loader<'_> {
@@ -276,5 +301,32 @@ mixture = {{ a = 1.0 }}
         assert_eq!(found[0].targets, [NO_TARGET, 21, NO_TARGET, 31, 32, NO_TARGET, 41, 42]);
         assert_eq!(found[1].attend_from, [0, 0, 2, 2, 2, 2, 2, 7]);
         assert!(loader.validation("b", &schedule.at(3).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_validation_that_would_look_at_nothing_is_refused_before_the_first_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recipe = recipe(folder.path(), "document", 8);
+        let refused = |recipe: &Recipe| {
+            let order = Order::new(recipe, &Schedule::new(recipe, |_| 0)).unwrap();
+            Loader::new(recipe, &order).unwrap_err().to_string()
+        };
+        recipe.set("validation.tokens", "7").unwrap();
+        let error = refused(&recipe);
+        assert!(
+            error.contains("validation.tokens: expected at least 8, a sequence of the phase p, found 7"),
+            "{error}"
+        );
+        // Of the 45 tokens of the source no such sequence can be made.
+        recipe.set("validation.tokens", "1000").unwrap();
+        recipe.set("model.context", "64").unwrap();
+        recipe.set("phases.p.batch_tokens", "240").unwrap();
+        recipe.set("phases.p.sequence_tokens", "48").unwrap();
+        let error = refused(&recipe);
+        assert!(
+            error.contains("source a: expected at least 48 tokens to validate on, a sequence of the phase p"),
+            "{error}"
+        );
+        assert!(error.contains("found 45"), "{error}");
     }
 }

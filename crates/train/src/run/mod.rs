@@ -343,7 +343,11 @@ impl Running<'_, '_> {
                 sum += loss;
                 targets += count;
             }
-            let loss = sum / targets.max(1) as f64;
+            if targets == 0 {
+                let source = format!("validation on {source}: expected tokens to predict, found none").into();
+                return Err(RunError::Data { step: made, source });
+            }
+            let loss = sum / targets as f64;
             found.insert(source.clone(), json!({ "loss": loss, "targets": targets }));
             (self.tell)(Event::Validated(source, loss));
         }

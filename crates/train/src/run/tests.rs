@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     cpu::{CpuStep, Options},
     recipe::{Optimizer, tiny},
-    step::{Dials, StateKind, StateTensor, StepError, TakeState},
+    step::{Dials, NO_TARGET, StateKind, StateTensor, StepError, TakeState},
 };
 
 const SEQUENCE: usize = 16;
@@ -87,16 +87,19 @@ fn origin(made_by: &str, threads: usize) -> Origin {
     }
 }
 
-fn random(recipe: &Recipe, threads: usize) -> CpuStep {
-    let options = Options {
+fn options(threads: usize) -> Options {
+    Options {
         precision: Precision::F32,
         recompute: false,
         micro_batch_tokens: SEQUENCE,
         sequence_tokens: SEQUENCE,
         threads,
         optimizer: Optimizer::default(),
-    };
-    CpuStep::random(&recipe.model.config, recipe.seed, 0.05, &options).unwrap()
+    }
+}
+
+fn random(recipe: &Recipe, threads: usize) -> CpuStep {
+    CpuStep::random(&recipe.model.config, recipe.seed, 0.05, &options(threads)).unwrap()
 }
 
 fn run_of(
@@ -107,11 +110,22 @@ fn run_of(
     fails: Option<u64>,
     stop: bool,
 ) -> Result<End, RunError> {
+    run_on(folder, recipe, origin, step, &mut Numbers { fails }, stop)
+}
+
+fn run_on(
+    folder: &Path,
+    recipe: &Recipe,
+    origin: &Origin,
+    step: &mut dyn Step,
+    feed: &mut dyn Feed,
+    stop: bool,
+) -> Result<End, RunError> {
     let parts = Parts {
         recipe,
         schedule: &Schedule::new(recipe, |_| 0),
         step,
-        feed: &mut Numbers { fails },
+        feed,
         origin,
         peak_flops_per_second: Some(1e9),
         stop: &AtomicBool::new(stop),
@@ -589,4 +603,28 @@ fn a_branch_with_another_tokenizer_is_refused_and_one_with_other_data_says_so() 
     renamed.set("sources.a.shards", "[\"c\"]").unwrap();
     let notes = branch(&renamed, other()).unwrap();
     assert!(notes.len() == 1 && notes[0].starts_with("sources.a.shards.0: the data come"), "{notes:?}");
+}
+
+/// As [`Numbers`], with nothing to predict where it is validated.
+struct Blind;
+
+impl Feed for Blind {
+    fn step(&mut self, step: u64, at: &Position) -> Result<(Totals, Vec<Sequences>), Box<dyn Error + Send + Sync>> {
+        Numbers { fails: None }.step(step, at)
+    }
+    fn validation(&mut self, source: &str, at: &Position) -> Result<Vec<Sequences>, Box<dyn Error + Send + Sync>> {
+        let mut all = Numbers { fails: None }.validation(source, at)?;
+        all.iter_mut().for_each(|batch| batch.targets.fill(NO_TARGET));
+        Ok(all)
+    }
+}
+
+#[test]
+fn a_validation_without_anything_to_predict_is_no_loss_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    let error = run_on(folder.path(), &recipe, &origin("x", 1), &mut random(&recipe, 1), &mut Blind, false);
+    let error = error.unwrap_err().to_string();
+    assert_eq!(error, "step 5: data: validation on b: expected tokens to predict, found none");
+    assert!(lines(folder.path()).iter().all(|line| line["validation"].is_null()));
 }
