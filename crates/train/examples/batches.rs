@@ -12,7 +12,7 @@ use std::{
 
 use dots_train::{
     batches::Loader,
-    checkpoint::{self, About, Name},
+    checkpoint::{self, About, Companions, Name},
     cpu::{CpuStep, Options},
     order::Order,
     recipe::Recipe,
@@ -51,11 +51,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: 0,
         optimizer: recipe.optimizer,
     };
+    let companions = Companions::read(&recipe.tokenizer)?;
     for seed in seeds {
         let mut step = CpuStep::random(&recipe.model.config, seed.parse()?, recipe.model.initial_deviation, &options)?;
         let lineage = Map::new();
         let name = Name { step: 0, tokens: 0 };
-        let about = About { name, config: &recipe.model.config, tokenizer: &recipe.tokenizer, lineage: &lineage };
+        let about = About { name, config: &recipe.model.config, companions: &companions, lineage: &lineage };
         let written = checkpoint::write(out, &mut step, &about)?;
         std::fs::rename(written, out.join(format!("seed-{seed}")))?;
     }

@@ -20,7 +20,7 @@ use dots_kernels::{Compute, Isa, measure::peak_ops_per_second, pool::Pool};
 use dots_model::{Checkpoint, checkpoint::TokenizerSource, tokenizer::Tokenizer};
 use dots_train::{
     batches::Loader,
-    checkpoint,
+    checkpoint::Companions,
     cpu::{CpuStep, Options},
     order::{self, Order},
     ranks::RankedStep,
@@ -111,7 +111,7 @@ pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
     }
     let Begun { recipe, folder, parent } = begin(&args)?;
     let source = TokenizerSource::of_folder(&recipe.tokenizer)?;
-    checkpoint::check_tokenizer(&recipe.tokenizer)?;
+    let companions = Companions::read(&recipe.tokenizer)?;
     let vocab_size = recipe.model.config.vocab_size;
     let tokens = Tokenizer::new(&source)?.vocab_size();
     if tokens > vocab_size {
@@ -126,7 +126,7 @@ pub fn run(mut args: TrainArgs) -> anyhow::Result<()> {
         recipe: &recipe,
         folder: &folder,
         options: &options,
-        tokenizer: tokenizer_hash(&source),
+        companions: &companions,
         allow_other_build: args.allow_other_build,
         stop: &stop,
         peak: None,
@@ -153,8 +153,7 @@ struct Legs<'a> {
     recipe: &'a Recipe,
     folder: &'a Path,
     options: &'a Options,
-    /// Its hash.
-    tokenizer: String,
+    companions: &'a Companions,
     allow_other_build: bool,
     stop: &'a Arc<AtomicBool>,
     /// The machine's, once it is measured.
@@ -173,12 +172,14 @@ impl Legs<'_> {
             ));
         }
         let mut loader = Loader::new(recipe, &order)?;
+        // Chats were just read with the one that lies there now.
+        let tokenizer = tokenizer_hash(&TokenizerSource::of_folder(&recipe.tokenizer)?);
         let origin = Origin {
             made_by: made_by(),
             instruction_set: Isa::best().name().to_owned(),
             threads: Pool::workers(options.threads),
-            tokenizer_sha256: self.tokenizer.clone(),
-            data: data(&order, &self.tokenizer)?,
+            data: data(&order, &tokenizer)?,
+            tokenizer_sha256: tokenizer,
             allow_other_build: self.allow_other_build,
         };
         // Before anything is written, and the same for every leg.
@@ -212,6 +213,7 @@ impl Legs<'_> {
             step: step.as_mut(),
             feed: &mut loader,
             origin: &origin,
+            companions: self.companions,
             peak_flops_per_second: Some(peak),
             stop: self.stop,
         };

@@ -35,7 +35,7 @@ use sha2::{Digest, Sha256};
 pub use error::CheckpointError;
 pub use name::Name;
 pub use publish::{Published, publish};
-pub use release::check_tokenizer;
+pub use release::Companions;
 
 use crate::step::{StateKind, Step};
 use tensors::{Kept, Planned, Reader};
@@ -58,8 +58,8 @@ pub struct About<'a> {
     pub name: Name,
     /// The model's shape.
     pub config: &'a Config,
-    /// Folder of the tokenizer's files, which are copied.
-    pub tokenizer: &'a Path,
+    /// The tokenizer's files.
+    pub companions: &'a Companions,
     /// Whatever else should be known of it: recipe, data, code, loss, parent. Goes into `dots.json` as it is.
     pub lineage: &'a Map<String, Value>,
 }
@@ -151,7 +151,7 @@ fn write_part(part: &Path, step: &mut dyn Step, about: &About<'_>, shard_bytes: 
     }
     written.map_err(CheckpointError::io(part))?;
     let mut files = weights.finish()?;
-    release::write(part, about.config, about.tokenizer, &mut files)?;
+    release::write(part, about.config, about.companions, &mut files)?;
 
     let state_note = state_file.finish()?;
     file::write(&state_folder.join(STATE_NOTE), format!("{state_note:#}\n").as_bytes())?;

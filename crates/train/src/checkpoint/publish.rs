@@ -6,7 +6,7 @@ use dots_model::{Config, checkpoint::expected_tensors};
 use serde_json::{Map, Value};
 
 use super::{
-    CheckpointError, NOTE, file, release,
+    CheckpointError, Companions, NOTE, file, release,
     weights::{SHARD_BYTES, Weights, planned},
 };
 
@@ -37,7 +37,8 @@ pub fn publish<E: From<CheckpointError>>(
             CheckpointError::wrong(out, "folder", "none of that name yet", "one; nothing is written over").into()
         );
     }
-    release::check_tokenizer(about.tokenizer)?;
+    // Before anything is written.
+    Companions::read(about.tokenizer)?;
     let mut part = OsString::from(out);
     part.push(".part");
     let part = Path::new(&part);
@@ -61,7 +62,7 @@ fn write<E: From<CheckpointError>>(part: &Path, about: &Published<'_>, numbers: 
         weights.append(&numbers(&name, &shape)?)?;
     }
     let mut files = weights.finish()?;
-    release::write(part, about.config, about.tokenizer, &mut files)?;
+    release::write(part, about.config, &Companions::read(about.tokenizer)?, &mut files)?;
     let mut note = about.lineage.clone();
     note.insert("files".to_owned(), files.into());
     file::write(&part.join(NOTE), format!("{:#}\n", Value::Object(note)).as_bytes())?;

@@ -23,38 +23,36 @@ const TEMPLATE: &str = "chat_template.jinja";
 const GENERATION: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// What a release holds beside its weights and `config.json`.
-struct Companions {
+/// What a release holds beside its weights and `config.json`: a tokenizer's files, read once, so that all checkpoints of a run have the
+/// same ones whatever becomes of the folder.
+#[derive(Debug, Clone)]
+pub struct Companions {
     /// Names and bytes.
     files: Vec<(&'static str, Vec<u8>)>,
     /// Ids that end a text or an answer; at least one.
     eos_token_ids: Vec<u32>,
 }
 
-/// Finds out whether a release can be written with the tokenizer in `folder`: whoever loads one must know where an answer ends.
-pub fn check_tokenizer(folder: &Path) -> Result<(), CheckpointError> {
-    Companions::read(folder).map(|_| ())
-}
-
-/// Writes `config.json`, `generation_config.json` and copies of the tokenizer's files into `folder`, and notes each in `files`.
+/// Writes `config.json`, `generation_config.json` and the tokenizer's files into `folder`, and notes each in `files`.
 pub(super) fn write(
     folder: &Path,
     config: &Config,
-    tokenizer: &Path,
+    companions: &Companions,
     files: &mut Map<String, Value>,
 ) -> Result<(), CheckpointError> {
-    let companions = Companions::read(tokenizer)?;
     let config_json = format!("{:#}\n", config_json(config, &companions.eos_token_ids, "bfloat16"));
-    for (name, bytes) in companions.files.into_iter().chain([("config.json", config_json.into_bytes())]) {
-        files.insert(name.to_owned(), file::write(&folder.join(name), &bytes)?);
+    let tokenizers = companions.files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    for (name, bytes) in tokenizers.chain([("config.json", config_json.as_bytes())]) {
+        files.insert(name.to_owned(), file::write(&folder.join(name), bytes)?);
     }
     Ok(())
 }
 
 impl Companions {
-    /// The tokenizer's files. Where they do not say what ends an answer, the tokens that they name do; where there is no template and
-    /// the tokens are dots.llm1's, so is the template.
-    fn read(folder: &Path) -> Result<Self, CheckpointError> {
+    /// Those of the tokenizer in `folder`. Where they do not say what ends an answer, the tokens that they name do; where there is no template and
+    /// the tokens are dots.llm1's, so is the template. A tokenizer without any end of an answer is refused: whoever loads a release must
+    /// know where one ends.
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let mut files = Vec::new();
         for name in COMPANIONS {
             let path = folder.join(name);
@@ -158,7 +156,7 @@ mod tests {
         let path = folder.path().join("tokenizer.json");
         let text = fs::read_to_string(&path).unwrap().replace("<|endof", "<|out_of");
         fs::write(&path, text).unwrap();
-        let error = check_tokenizer(folder.path()).unwrap_err().to_string();
+        let error = Companions::read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("generation_config.json: eos_token_id: expected ids that end an answer"), "{error}");
     }
 }

@@ -16,6 +16,10 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens/hf")
 }
 
+fn companions() -> Companions {
+    Companions::read(&fixture()).unwrap()
+}
+
 fn options() -> Options {
     Options {
         precision: Precision::F32,
@@ -47,7 +51,7 @@ fn save(folder: &Path, step: &mut dyn Step, at: u64) -> Result<PathBuf, Checkpoi
     let config = Checkpoint::open(&fixture()).unwrap().config;
     let lineage = Map::from_iter([("recipe".to_owned(), "abc".into())]);
     let name = Name { step: at, tokens: at * TOKENS as u64 };
-    write(folder, step, &About { name, config: &config, tokenizer: &fixture(), lineage: &lineage })
+    write(folder, step, &About { name, config: &config, companions: &companions(), lineage: &lineage })
 }
 
 fn state(step: &mut dyn Step) -> Vec<u32> {
@@ -132,7 +136,7 @@ fn weights_that_fill_several_files_open_as_one() {
     let source = Checkpoint::open(&fixture()).unwrap();
     let (part, lineage) = (folder.path().join("part"), Map::new());
     let name = Name { step: 1, tokens: 2 };
-    let about = About { name, config: &source.config, tokenizer: &fixture(), lineage: &lineage };
+    let about = About { name, config: &source.config, companions: &companions(), lineage: &lineage };
     write_part(&part, &mut step, &about, 100_000).unwrap();
     assert!(
         part.join("model-00002-of-00008.safetensors").exists(),

@@ -38,7 +38,7 @@ use self::{
     spike::Losses,
 };
 use crate::{
-    checkpoint::{self, About, CheckpointError, Name},
+    checkpoint::{self, About, CheckpointError, Companions, Name},
     flops,
     recipe::{Ranks, Recipe, Spike},
     schedule::{Position, Schedule},
@@ -90,6 +90,8 @@ pub struct Parts<'a> {
     pub feed: &'a mut dyn Feed,
     /// What makes its steps.
     pub origin: &'a Origin,
+    /// What its checkpoints hold of the tokenizer whose hash `origin` has.
+    pub companions: &'a Companions,
     /// The most operations a second that the machine does, where that is known: what a step's are told beside.
     pub peak_flops_per_second: Option<f64>,
     /// Set from outside to stop after the step under way, with a checkpoint.
@@ -372,7 +374,7 @@ impl Running<'_, '_> {
         let about = About {
             name,
             config: &self.parts.recipe.model.config,
-            tokenizer: &self.parts.recipe.tokenizer,
+            companions: self.parts.companions,
             lineage: &lineage,
         };
         let path = checkpoint::write(&self.checkpoints, self.parts.step, &about)?;

@@ -127,6 +127,7 @@ fn run_on(
         step,
         feed,
         origin,
+        companions: &Companions::read(&recipe.tokenizer).unwrap(),
         peak_flops_per_second: Some(1e9),
         stop: &AtomicBool::new(stop),
     };
@@ -627,4 +628,37 @@ fn a_validation_without_anything_to_predict_is_no_loss_of_nothing() {
     let error = error.unwrap_err().to_string();
     assert_eq!(error, "step 5: data: validation on b: expected tokens to predict, found none");
     assert!(lines(folder.path()).iter().all(|line| line["validation"].is_null()));
+}
+
+/// As [`Numbers`], and somebody clears the tokenizer's folder before the second step.
+struct Clearing(PathBuf);
+
+impl Feed for Clearing {
+    fn step(&mut self, step: u64, at: &Position) -> Result<(Totals, Vec<Sequences>), Box<dyn Error + Send + Sync>> {
+        if step == 1 {
+            fs::remove_dir_all(&self.0)?;
+        }
+        Numbers { fails: None }.step(step, at)
+    }
+    fn validation(&mut self, source: &str, at: &Position) -> Result<Vec<Sequences>, Box<dyn Error + Send + Sync>> {
+        Numbers { fails: None }.validation(source, at)
+    }
+}
+
+#[test]
+fn checkpoints_hold_the_tokenizer_that_the_run_began_with_whatever_becomes_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, tokenizer) = (folder.path().join("run"), folder.path().join("tokenizer"));
+    let mut recipe = recipe();
+    fs::create_dir(&tokenizer).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(recipe.tokenizer.join(name), tokenizer.join(name)).unwrap();
+    }
+    let expected = fs::read(tokenizer.join("tokenizer.json")).unwrap();
+    recipe.set("tokenizer.path", tokenizer.to_str().unwrap()).unwrap();
+    let feed = &mut Clearing(tokenizer);
+    let end = run_on(&run, &recipe, &origin("x", 1), &mut random(&recipe, 1), feed, false);
+    assert_eq!(end.unwrap(), End::Finished);
+    let kept = run.join("checkpoints/step-000014-tokens-0000M/tokenizer.json");
+    assert!(fs::read(kept).unwrap() == expected);
 }
