@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     checkpoint::{self, Whole},
-    recipe::{Change, Recipe, SHAPES},
+    recipe::{Change, Kind, Phase, Recipe, SHAPES},
     rejection::round::Sampled,
     schedule::Schedule,
     shards::hash_file,
@@ -274,15 +274,20 @@ impl Parent {
         });
         let begun = begun.unwrap_or(&[]);
         let reorders = |key: &str| {
-            let of_phase = |name: &str| {
-                let rest = key.strip_prefix(&format!("phases.{name}.")).and_then(|rest| rest.split('.').next());
-                matches!(rest, Some("mixture" | "sequence_tokens" | "attention" | "utk" | "kind"))
+            let of_phase = |phase: &Phase| {
+                let rest = key.strip_prefix(&format!("phases.{}.", phase.name)).and_then(|rest| rest.split('.').next());
+                match rest {
+                    Some("mixture" | "sequence_tokens" | "attention" | "utk" | "kind") => true,
+                    // A row's sequences are spread over all of the phase, as far apart as its largest batch asks; packed chats are not.
+                    Some("tokens" | "batch_tokens") => phase.kind == Kind::Pretrain,
+                    _ => false,
+                }
             };
-            key == "seed" || key.starts_with("sources.") || begun.iter().any(|phase| of_phase(&phase.name))
+            key == "seed" || key.starts_with("sources.") || begun.iter().any(of_phase)
         };
         if let Some(change) = changes.iter().find(|change| reorders(&change.key)) {
             notes.push(format!(
-                "{}: the data come in another order from here on; what the parent saw may come again within an epoch",
+                "{}: the data come in another order from here on; within an epoch, what the parent saw may come again, and some may not come",
                 change.key
             ));
         }

@@ -662,3 +662,27 @@ fn checkpoints_hold_the_tokenizer_that_the_run_began_with_whatever_becomes_of_it
     let kept = run.join("checkpoints/step-000014-tokens-0000M/tokenizer.json");
     assert!(fs::read(kept).unwrap() == expected);
 }
+
+#[test]
+fn a_branch_that_orders_the_data_of_a_begun_phase_otherwise_says_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(parent.path(), &recipe, 1, Some(7), false).unwrap_err();
+    let found = Parent::find(&parent.path().display().to_string()).unwrap();
+    let notes = |key: &str, value: &str| {
+        let (folder, mut recipe) = (tempfile::tempdir().unwrap(), recipe.clone());
+        recipe.set(key, value).unwrap();
+        found.branch(folder.path(), &recipe, &Schedule::new(&recipe, |_| 0), &origin("x", 1)).unwrap().notes
+    };
+    for (key, value) in [
+        ("phases.stable.tokens", "384"),
+        ("phases.stable.batch_tokens", "[{ from = 0, tokens = 32 }, { from = 192, tokens = 64 }]"),
+    ] {
+        let notes = notes(key, value);
+        assert!(notes.len() == 1 && notes[0].starts_with(key), "{notes:?}");
+        assert!(notes[0].contains("the data come in another order from here on"), "{notes:?}");
+    }
+    // What has not begun is ordered by what it is.
+    assert_eq!(notes("phases.annealing.tokens", "160"), [""; 0]);
+    assert_eq!(notes("phases.annealing.batch_tokens", "64"), [""; 0]);
+}
