@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dots_kernels::train::attention::MAX_HEAD_DIM;
 use dots_model::{Checkpoint, Config, Error};
 
 use super::{
@@ -184,6 +185,10 @@ pub fn read(section: &mut Section<'_>, path: &Path) -> Result<Model, RecipeError
             return Err(section.wrong(dial, expected, Some(found)));
         }
         other => other?,
+    }
+    if config.head_dim > MAX_HEAD_DIM {
+        let expected = format!("an even number of at most {MAX_HEAD_DIM}, the widest heads that training computes");
+        return Err(section.wrong("head_width", expected, Some(config.head_dim.to_string())));
     }
     let scaled = FULL_DEVIATION * (FULL_WIDTH / config.hidden_size as f64).sqrt();
     let initial_deviation = section.positive("initial_deviation")?.unwrap_or(scaled);

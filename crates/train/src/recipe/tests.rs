@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::{CheckpointError, Published, publish};
 
 const SMALL: &str = r#"
 name = "small"
@@ -404,4 +405,24 @@ fn problems_are_a_source_that_needs_a_model_to_answer_them() {
     let first = SMALL.replace("mixture = { en = 0.5, zh = 0.5 }", "kind = \"sft\"\nmixture = { sums = 1 }");
     let error = parse(&format!("{first}[sources.sums]\nproblems = \"sums.jsonl\"\n")).unwrap_err();
     assert!(error.contains("phases.0.mixture: expected a phase before it, or model.start"), "{error}");
+}
+
+#[test]
+fn heads_that_are_wider_than_training_computes_are_refused_a_starts_too() {
+    let error = small().set("model.head_width", "256").unwrap_err().to_string();
+    assert!(error.contains("model.head_width: expected an even number of at most 128"), "{error}");
+    assert!(error.contains("found 256"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let start = folder.path().join("wide");
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens/hf");
+    let config = dots_model::Config { head_dim: 160, ..small().model.config };
+    let about = Published { config: &config, tokenizer: &tokenizer, lineage: &serde_json::Map::new() };
+    let zeros = &mut |_: &str, shape: &[usize]| Ok::<_, CheckpointError>(vec![0.0; shape.iter().product()]);
+    publish(&start, &about, zeros).unwrap();
+    let (head, rest) = SMALL.split_once("preset").unwrap();
+    let (_, rest) = rest.split_once("[tokenizer]").unwrap();
+    let error = parse(&format!("{head}start = {:?}\n[tokenizer]{rest}", start.to_str().unwrap())).unwrap_err();
+    assert!(error.contains("model.head_width: expected an even number of at most 128"), "{error}");
+    assert!(error.contains("found 160"), "{error}");
 }
