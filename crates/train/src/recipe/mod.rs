@@ -311,18 +311,28 @@ fn is_name(name: &str) -> bool {
     !name.starts_with('.') && (1..=100).contains(&name.len()) && name.chars().all(known)
 }
 
+/// AdamW computes in f32, and so its constants are held to what is left of them there: an epsilon of 0 divides by zero.
 fn read_optimizer(top: &mut Section<'_>) -> Result<Optimizer, RecipeError> {
     let mut section = top.section("optimizer")?;
     let decay = |section: &mut Section<'_>, name| {
-        section.real(name, "a number from 0 to below 1", |number| (0.0..1.0).contains(&number))
+        let is_fit = |number: f64| number >= 0.0 && (number as f32) < 1.0;
+        section.real(name, "a number from 0 to below 1, in f32 too", is_fit)
+    };
+    let positive = |section: &mut Section<'_>, name| {
+        let is_fit = |number: f64| (f32::MIN_POSITIVE..=f32::MAX).contains(&(number as f32));
+        section.real(name, "a number above 0 that f32 has, from 1.2e-38 to 3.4e38", is_fit)
+    };
+    let not_negative = |section: &mut Section<'_>, name| {
+        let is_fit = |number: f64| number >= 0.0 && (number as f32).is_finite();
+        section.real(name, "a number from 0 on that f32 has, to 3.4e38", is_fit)
     };
     let unsaid = Optimizer::default();
     let optimizer = Optimizer {
         beta1: decay(&mut section, "beta1")?.unwrap_or(unsaid.beta1),
         beta2: decay(&mut section, "beta2")?.unwrap_or(unsaid.beta2),
-        epsilon: section.positive("epsilon")?.unwrap_or(unsaid.epsilon),
-        weight_decay: section.not_negative("weight_decay")?.unwrap_or(unsaid.weight_decay),
-        clip: section.positive("clip")?.unwrap_or(unsaid.clip),
+        epsilon: positive(&mut section, "epsilon")?.unwrap_or(unsaid.epsilon),
+        weight_decay: not_negative(&mut section, "weight_decay")?.unwrap_or(unsaid.weight_decay),
+        clip: positive(&mut section, "clip")?.unwrap_or(unsaid.clip),
     };
     section.finish(&[
         ("max_grad_norm", "clip"),

@@ -426,3 +426,21 @@ fn heads_that_are_wider_than_training_computes_are_refused_a_starts_too() {
     assert!(error.contains("model.head_width: expected an even number of at most 128"), "{error}");
     assert!(error.contains("found 160"), "{error}");
 }
+
+#[test]
+fn constants_of_the_optimizer_are_held_to_what_is_left_of_them_in_f32() {
+    for (key, value) in [
+        ("epsilon", "1e-46"),
+        ("epsilon", "1e39"),
+        ("beta1", "0.99999999"),
+        ("beta2", "0.99999999"),
+        ("weight_decay", "1e39"),
+        ("clip", "1e-46"),
+    ] {
+        let error = small().set(&format!("optimizer.{key}"), value).unwrap_err().to_string();
+        assert!(error.contains(&format!("optimizer.{key}: expected a number")) && error.contains("f32"), "{error}");
+    }
+    for (key, value) in [("epsilon", "1e-30"), ("beta2", "0.9999999"), ("weight_decay", "0"), ("clip", "1e30")] {
+        small().set(&format!("optimizer.{key}"), value).unwrap();
+    }
+}

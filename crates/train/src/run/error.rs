@@ -99,7 +99,7 @@ pub enum RunError {
         /// Why not.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A step failed, and updated nothing.
+    /// A step failed and updated nothing, or left a weight that is no number, which no checkpoint holds.
     #[error("step {step}: {source}; the last checkpoint is kept")]
     Step {
         /// Which, from 1.

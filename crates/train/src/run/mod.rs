@@ -42,7 +42,7 @@ use crate::{
     flops,
     recipe::{Ranks, Recipe, Spike},
     schedule::{Position, Schedule},
-    step::{MicroBatch, Step, StepReport, Totals},
+    step::{MicroBatch, StateKind, StateTensor, Step, StepError, StepReport, Totals},
 };
 
 /// A run's own copy of its recipe: a folder that has one is a run.
@@ -295,6 +295,9 @@ impl Running<'_, '_> {
             self.parts.step.forward_backward(&batch.batch()).map_err(failed)?;
         }
         let report = self.parts.step.update().map_err(failed)?;
+        if !report.weight_norm.is_finite() {
+            return Err(failed(find_not_finite(self.parts.step, report.weight_norm)));
+        }
         let spike = &self.parts.recipe.spike;
         let limit = self.losses.limit(spike);
         if report.loss > limit {
@@ -383,4 +386,18 @@ impl Running<'_, '_> {
         (self.tell)(Event::Checkpoint(&path));
         Ok(())
     }
+}
+
+/// The first weight that is no number, where the `norm` of all is none.
+fn find_not_finite(step: &mut dyn Step, norm: f64) -> StepError {
+    let mut found = None;
+    // Nothing here refuses a tensor.
+    let _ = step.export(&mut |StateTensor { name, kind, numbers, .. }| {
+        let broken = numbers.iter().find(|x| !x.is_finite()).filter(|_| kind == StateKind::Weight && found.is_none());
+        if let Some(x) = broken {
+            found = Some(StepError::NotFinite { what: "weight", tensor: name.to_owned(), value: f64::from(*x) });
+        }
+        Ok(())
+    });
+    found.unwrap_or_else(|| StepError::NotFinite { what: "norm", tensor: "all weights".to_owned(), value: norm })
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     cpu::{CpuStep, Options},
     recipe::{Optimizer, tiny},
-    step::{Dials, NO_TARGET, StateKind, StateTensor, StepError, TakeState},
+    step::{Dials, NO_TARGET, TakeState},
 };
 
 const SEQUENCE: usize = 16;
@@ -685,4 +685,19 @@ fn a_branch_that_orders_the_data_of_a_begun_phase_otherwise_says_so() {
     // What has not begun is ordered by what it is.
     assert_eq!(notes("phases.annealing.tokens", "160"), [""; 0]);
     assert_eq!(notes("phases.annealing.batch_tokens", "64"), [""; 0]);
+}
+
+#[test]
+fn an_update_that_leaves_a_weight_that_is_no_number_ends_the_run_before_a_checkpoint_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    recipe.set("checkpoints.every_tokens", "32").unwrap();
+    // In f32 nothing is left of it: a weight without a gradient is moved by 0 / 0.
+    let optimizer = Optimizer { epsilon: 1e-46, ..Optimizer::default() };
+    let options = Options { optimizer, ..options(1) };
+    let mut step = CpuStep::random(&recipe.model.config, recipe.seed, 0.05, &options).unwrap();
+    let error = run_of(folder.path(), &recipe, &origin("x", 1), &mut step, None, false).unwrap_err().to_string();
+    assert!(error.starts_with("step 1: weight of model.") && error.contains(" is NaN"), "{error}");
+    assert_eq!(lines(folder.path()), [json!({ "step": 1, "error": error })]);
+    assert!(!folder.path().join("checkpoints").exists());
 }
