@@ -75,19 +75,28 @@ pub struct Whole {
     pub note: Value,
 }
 
+/// A checkpoint that is not whole.
+#[derive(Debug)]
+pub struct Broken {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: CheckpointError,
+}
+
 /// What [`newest`] found.
 #[derive(Debug)]
 pub struct Found {
     /// The newest one that is whole.
     pub whole: Option<Whole>,
     /// Newer ones that are not, and why.
-    pub broken: Vec<CheckpointError>,
+    pub broken: Vec<Broken>,
     /// Checkpoints in all, with a state or without.
     pub count: usize,
 }
 
-/// Makes room for a checkpoint where a damaged one of the same step lies: nothing is written over, and whoever looks finds it.
-fn set_aside(path: &Path) -> Result<(), CheckpointError> {
+/// Takes a damaged checkpoint out of the way: nothing is written over, whoever looks finds it, and it counts as none.
+pub fn set_aside(path: &Path) -> Result<(), CheckpointError> {
     if !path.exists() {
         return Ok(());
     }
@@ -178,7 +187,7 @@ pub fn newest(checkpoints: &Path) -> Result<Found, CheckpointError> {
                 found.whole = Some(whole);
                 break;
             }
-            Err(error) => found.broken.push(error),
+            Err(why) => found.broken.push(Broken { path, why }),
         }
     }
     Ok(found)
@@ -243,8 +252,8 @@ pub fn load(whole: &Whole, step: &mut dyn Step) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Lets go of all states up to step `newest` but the last `keep` of them; released weights stay. Later ones are damaged, or the run
-/// would have gone on from them: they are left, and not counted. What a killed run left half written goes too.
+/// Lets go of all states up to step `newest` but the last `keep` of them; released weights stay. Damaged ones are set
+/// aside by then, or they would be counted; later ones are left. What a killed run left half written goes too.
 pub fn prune(checkpoints: &Path, newest: u64, keep: usize) -> Result<(), CheckpointError> {
     let steps = steps(checkpoints)?.into_iter().filter(|(step, _)| *step <= newest);
     let states: Vec<PathBuf> = steps.map(|(_, path)| path.join(STATE)).filter(|state| state.exists()).collect();

@@ -161,7 +161,10 @@ fn the_last_whole_one_is_found_where_the_newest_is_cut_short_or_has_a_flipped_bi
     let file = |at: u64, name: &str| folder.path().join(Name { step: at, tokens: 0 }.to_string()).join(name);
     let newest_step = || {
         let found = newest(folder.path()).unwrap();
-        (found.whole.unwrap().name.step, found.broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        (
+            found.whole.unwrap().name.step,
+            found.broken.iter().map(|broken| broken.why.to_string()).collect::<Vec<_>>().join("\n"),
+        )
     };
     assert_eq!(newest_step(), (3, String::new()));
 

@@ -157,16 +157,18 @@ pub fn run(folder: &Path, parts: Parts<'_>, tell: &mut dyn FnMut(Event<'_>)) -> 
     keep_recipe(folder, parts.recipe)?;
     let checkpoints = folder.join("checkpoints");
     let found = checkpoint::newest(&checkpoints)?;
-    found.broken.iter().for_each(|error| tell(Event::Broken(error)));
+    found.broken.iter().for_each(|broken| tell(Event::Broken(&broken.why)));
     let made = match &found.whole {
         Some(whole) => {
             checkpoint::load(whole, parts.step)?;
+            // They must not take the places of whole ones among the states that are kept.
+            found.broken.iter().try_for_each(|broken| checkpoint::set_aside(&broken.path))?;
             tell(Event::Resumed(&whole.path));
             whole.name.step
         }
         // What was released may be all that is left of a long run: nothing begins anew beside it.
         None if found.count > 0 => {
-            let why = found.broken.first().map_or("none has a state".to_owned(), ToString::to_string);
+            let why = found.broken.first().map_or("none has a state".to_owned(), |broken| broken.why.to_string());
             return Err(RunError::NoneWhole { checkpoints, why });
         }
         None => 0,

@@ -701,3 +701,24 @@ fn an_update_that_leaves_a_weight_that_is_no_number_ends_the_run_before_a_checkp
     assert_eq!(lines(folder.path()), [json!({ "step": 1, "error": error })]);
     assert!(!folder.path().join("checkpoints").exists());
 }
+
+#[test]
+fn a_damaged_state_takes_no_place_of_those_that_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe();
+    run_in(folder.path(), &recipe, 1, Some(10), false).unwrap_err();
+    assert_eq!(run_in(folder.path(), &recipe, 1, None, true).unwrap(), End::Stopped);
+    let checkpoints = folder.path().join("checkpoints");
+    let state = checkpoints.join("step-000011-tokens-0000M/state/state.safetensors");
+    let bytes = fs::read(&state).unwrap();
+    fs::write(&state, &bytes[..100]).unwrap();
+    run_in(folder.path(), &recipe, 1, Some(12), false).unwrap_err();
+
+    let kept = checkpoint::steps(&checkpoints).unwrap().into_iter().filter(|(_, path)| checkpoint::has_state(path));
+    let kept: Vec<_> =
+        kept.map(|(step, path)| checkpoint::open(&path).map(|_| step).map_err(|e| e.to_string())).collect();
+    assert_eq!(kept, [Ok(10), Ok(12)]);
+    // Whoever looks finds it.
+    let aside = checkpoints.join("step-000011-tokens-0000M.damaged/state/state.safetensors");
+    assert_eq!(fs::read(aside).unwrap(), &bytes[..100]);
+}
