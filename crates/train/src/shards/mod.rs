@@ -16,6 +16,7 @@
 //! All numbers are little-endian. A sequence is a sentence to those who cut documents into some, and a whole document to everybody
 //! else; here it is always a document. Beside the two lies `PREFIX.json`, which Megatron does not read: [`Manifest`].
 
+mod lock;
 mod manifest;
 mod read;
 #[cfg(test)]

@@ -125,3 +125,26 @@ fn shards_that_numpy_wrote_are_read() {
         }
     }
 }
+
+#[test]
+fn a_second_program_does_not_write_into_a_shard_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = folder.path().join("a");
+    let mut first = ShardWriter::create(&prefix, 65_499, false).unwrap();
+    first.add(&[1, 2, 3]).unwrap();
+    for replace in [false, true] {
+        let error = ShardWriter::create(&prefix, 100, replace).unwrap_err().to_string();
+        assert!(error.contains("a: another program writes this shard"), "{error}");
+    }
+    first.add(&[4]).unwrap();
+    first.finish(Manifest::default()).unwrap();
+    assert_eq!(Shard::open(&prefix).unwrap().tokens(), 4);
+    // Nothing of it is left that would keep the next one out.
+    let mut next = ShardWriter::create(&prefix, 65_499, true).unwrap();
+    next.add(&[5, 6]).unwrap();
+    next.finish(Manifest::default()).unwrap();
+    assert_eq!(Shard::open(&prefix).unwrap().tokens(), 2);
+    let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.bin", "a.idx", "a.json"]);
+}

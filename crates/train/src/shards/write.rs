@@ -12,7 +12,7 @@ use dots_model::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{IdType, MAGIC, Manifest, VERSION, path_of};
+use super::{IdType, MAGIC, Manifest, VERSION, lock::Lock, path_of};
 use crate::DataError;
 
 /// Writes a shard document by document. Nothing stands under the shard's names before [`ShardWriter::finish`]: then the ids, then the
@@ -30,23 +30,22 @@ pub struct ShardWriter {
     tokens: u64,
     largest_id: u32,
     buffer: Vec<u8>,
+    /// Last, so that it is let go of last.
+    _lock: Lock,
 }
 
 impl ShardWriter {
-    /// Begins the shard `prefix` for ids below `vocab_size`. Files of that name are refused, unless `replace`.
+    /// Begins the shard `prefix` for ids below `vocab_size`. Files of that name are refused, unless `replace`, and so is a second
+    /// program that writes them.
     pub fn create(prefix: &Path, vocab_size: usize, replace: bool) -> Result<Self, DataError> {
-        for ending in ["bin", "idx", "json"] {
-            let path = path_of(prefix, ending);
-            if !replace && path.exists() {
-                return Err(DataError::Refused(format!(
-                    "{}: exists; choose another name, or say --replace to write it anew",
-                    path.display()
-                )));
-            }
-        }
+        let is_free = || if replace { Ok(()) } else { check_free(prefix) };
+        is_free()?;
         if let Some(folder) = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(DataError::io(folder))?;
         }
+        let lock = Lock::take(prefix)?;
+        // Whoever held the lock a moment ago may have finished it.
+        is_free()?;
         Ok(Self {
             prefix: prefix.to_owned(),
             id_type: IdType::for_vocabulary(vocab_size),
@@ -57,6 +56,7 @@ impl ShardWriter {
             tokens: 0,
             largest_id: 0,
             buffer: Vec::new(),
+            _lock: lock,
         })
     }
 
@@ -155,6 +155,18 @@ impl ShardWriter {
             see(length)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses to write over a shard.
+fn check_free(prefix: &Path) -> Result<(), DataError> {
+    let mut paths = ["bin", "idx", "json"].iter().map(|ending| path_of(prefix, ending));
+    match paths.find(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(DataError::Refused(format!(
+            "{}: exists; choose another name, or say --replace to write it anew",
+            path.display()
+        ))),
     }
 }
 
