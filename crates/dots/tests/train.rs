@@ -614,7 +614,7 @@ fn prepared_to_start() -> tempfile::TempDir {
 #[test]
 fn a_run_that_starts_from_a_checkpoint_has_the_recipes_dials_before_a_stop_as_after_it() {
     let folder = prepared_to_start();
-    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let train = |args: &[&str]| dots_in(folder.path(), &[&["train"], args].concat());
     let ran = |args: &[&str]| {
         let output = train(args);
         assert!(output.status.success(), "{}", text(&output));
@@ -673,7 +673,7 @@ every_tokens = 640
 "#;
     fs::write(folder.path().join("tiny.toml"), format!("{head}{rest}")).unwrap();
     let answers = |out: &str, set: &str| {
-        let output = dots(folder.path(), &["train", "tiny.toml", "-o", out, "--set", set]);
+        let output = dots_in(folder.path(), &["train", "tiny.toml", "-o", out, "--set", set]);
         assert!(text(&output).contains("expected at least one answer that is right"), "{}", text(&output));
         let journal = folder.path().join(out).join("samples/round.sums.samples.jsonl");
         // Behind the line that says of what they are.
@@ -692,7 +692,7 @@ fn a_chat_template_that_makes_other_ids_of_the_chats_is_refused() {
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         fs::copy(Path::new(TOKENIZER).join(name), tokenizer.join(name)).unwrap();
     }
-    let train = |args: &[&str]| dots(folder.path(), &[&["train"], args].concat());
+    let train = |args: &[&str]| dots_in(folder.path(), &[&["train"], args].concat());
     let sets = ["--set", "tokenizer.path=tokenizer", "--set", "checkpoints.keep_states=9"];
     let output = train(&[&["tiny.toml", "-o", "run"], &sets[..]].concat());
     assert!(output.status.success(), "{}", text(&output));

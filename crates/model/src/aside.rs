@@ -91,6 +91,36 @@ impl Drop for Aside {
     }
 }
 
+/// A file that is there to be locked: it goes with the lock, which the system lets go of when the program ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// The lock of the file `path`; `None` where another program holds it.
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = File::options().create(true).truncate(false).write(true).open(path)?;
+            if !lock(&file) {
+                return Ok(None);
+            }
+            // Whoever held it may have removed it after it was opened here: then it keeps nobody out any more.
+            if is_named(&file, path) {
+                return Ok(Some(Self { path: path.to_owned(), _file: file }));
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is held. One that stays is taken by the next program.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Removes what a run that ended left under a passing name.
 fn remove_left(part: &Path) -> io::Result<()> {
     loop {
@@ -125,7 +155,7 @@ fn busy() -> io::Error {
 }
 
 /// Whether `path` names this very file, and not one that came after it.
-pub fn is_named(file: &File, path: &Path) -> bool {
+fn is_named(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -298,6 +328,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"first");
         write(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock.part");
+        let lock = Lock::take(&path).unwrap().unwrap();
+        assert!(Lock::take(&path).unwrap().is_none());
+        drop(lock);
+        assert!(names(folder.path()).is_empty());
+        // What a program that was killed leaves.
+        fs::write(&path, "").unwrap();
+        drop(Lock::take(&path).unwrap().unwrap());
+        assert!(names(folder.path()).is_empty());
     }
 
     #[cfg(unix)]

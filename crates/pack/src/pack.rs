@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 use dots_kernels::{Compute, WeightType};
 use dots_model::{
     Checkpoint,
-    aside::is_named,
+    aside::Lock,
     checkpoint::{container, expected_tensors, tensor_bytes},
 };
 use serde_json::{Map, json};
@@ -71,7 +71,11 @@ pub fn pack(
     // Once to refuse before anything is made, and again when nobody else may change it.
     identity::state(out, &lineage, &source_files)?;
     fs::create_dir_all(out).map_err(Error::write(out))?;
-    let _lock = Lock::take(out)?;
+    // Keeps two runs from one folder.
+    let lock = out.join(LOCK);
+    let _lock = Lock::take(&lock)
+        .map_err(Error::write(&lock))?
+        .ok_or_else(|| Error::refused(out, "another run is packing into it"))?;
     let (earlier, finished) = match identity::state(out, &lineage, &source_files)? {
         State::New => (Vec::new(), false),
         State::Begun(done) => (done, false),
@@ -219,35 +223,5 @@ pub(crate) fn settled(path: &Path) -> PathBuf {
         let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else { return absolute };
         rest.push(name.to_owned());
         there = parent;
-    }
-}
-
-/// Keeps two runs from one folder. The lock is the system's, so that it ends with the process however that ends.
-struct Lock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Lock {
-    fn take(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(LOCK);
-        loop {
-            let file = File::create(&path).map_err(Error::write(&path))?;
-            match file.try_lock() {
-                // The run that held it may have removed the file after it was opened here, and the next one made another.
-                Ok(()) if !is_named(&file, &path) => {}
-                // Where files cannot be locked, nobody is kept out, and nobody held up either.
-                Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(Self { path, _file: file }),
-                Err(fs::TryLockError::WouldBlock) => {
-                    return Err(Error::refused(folder, "another run is packing into it"));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use dots_model::{checkpoint::TokenizerSource, template::ChatTemplate, tokenizer::Tokenizer};
+use dots_model::{checkpoint::TokenizerSource, hex, template::ChatTemplate, tokenizer::Tokenizer};
 use sha2::{Digest, Sha256};
 
 pub use self::pack::Pack;
@@ -19,7 +19,7 @@ use crate::{
     lines::Lines,
     recipe::{Kind, Length, Phase, Recipe, Source},
     rejection::round::{self, Sampled},
-    shards::{Input, hex},
+    shards::Input,
     share,
 };
 

@@ -96,7 +96,7 @@ pub fn tokenizer_hash(source: &TokenizerSource) -> String {
 }
 
 /// SHA-256, in hexadecimal, of the file at `path`.
-pub(super) fn hash_file(path: &Path) -> Result<String, DataError> {
+pub(crate) fn hash_file(path: &Path) -> Result<String, DataError> {
     let mut hasher = Sha256::new();
     let read = File::open(path).and_then(|file| aside::read_through(file, |piece| hasher.update(piece)));
     read.map_err(DataError::io(path))?;

@@ -16,7 +16,6 @@
 //! All numbers are little-endian. A sequence is a sentence to those who cut documents into some, and a whole document to everybody
 //! else; here it is always a document. Beside the two lies `PREFIX.json`, which Megatron does not read: [`Manifest`].
 
-mod lock;
 mod manifest;
 mod read;
 #[cfg(test)]
@@ -25,6 +24,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::manifest::hash_file;
 pub use self::{
     manifest::{Input, Manifest, tokenizer_hash},
     read::Shard,

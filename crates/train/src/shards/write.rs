@@ -7,12 +7,12 @@ use std::{
 };
 
 use dots_model::{
-    aside::{Aside, part_of},
+    aside::{Aside, Lock, part_of},
     hex,
 };
 use sha2::{Digest, Sha256};
 
-use super::{IdType, MAGIC, Manifest, VERSION, lock::Lock, path_of};
+use super::{IdType, MAGIC, Manifest, VERSION, path_of};
 use crate::DataError;
 
 /// Writes a shard document by document. Nothing stands under the shard's names before [`ShardWriter::finish`]: then the ids, then the
@@ -43,7 +43,14 @@ impl ShardWriter {
         if let Some(folder) = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(DataError::io(folder))?;
         }
-        let lock = Lock::take(prefix)?;
+        // A file of its own: those of the shard are renamed while it is held.
+        let lock = path_of(prefix, "lock.part");
+        let lock = Lock::take(&lock).map_err(DataError::io(&lock))?.ok_or_else(|| {
+            let prefix = prefix.display();
+            DataError::Refused(format!(
+                "{prefix}: another program writes this shard; wait for it, or choose another name"
+            ))
+        })?;
         // Whoever held the lock a moment ago may have finished it.
         is_free()?;
         Ok(Self {
