@@ -55,12 +55,11 @@ pub unsafe fn heads(
                 let (keys, queries, dq) = (keys.clone(), queries.clone(), item.out(dq, head));
                 let pair = Pair { kernel, item, head, keys, queries, q, d_out, lse, means, dq, dk, dv };
                 for first in pair.queries.clone().step_by(ROWS) {
-                    let rows = first..(first + ROWS).min(pair.queries.end);
                     // SAFETY: scratch is reserved and holds these blocks, packed above; gradients are the caller's promise.
                     unsafe {
-                        let seen = pair.score_rows(rows.clone(), scratch);
+                        let seen = pair.score_rows(first, scratch);
                         if !seen.is_empty() {
-                            pair.add_to_queries(rows, seen, scratch);
+                            pair.add_to_queries(first, seen, scratch);
                         }
                     }
                 }
@@ -101,24 +100,30 @@ impl Pair<'_> {
         (number, BLOCK / number)
     }
 
-    /// Weights and gradients of scores of `rows`, at most [`ROWS`] of the queries. Gives what they see, as [`seen`] does.
+    /// How many rows of the queries are made at once from `first` on.
+    #[inline(always)]
+    fn rows(&self, first: usize) -> usize {
+        ROWS.min(self.queries.end - first)
+    }
+
+    /// Weights and gradients of scores of [`ROWS`] of the queries from `first` on. Gives what they see, as [`seen`] does.
     ///
     /// # Safety
     /// `scratch` is reserved and holds `keys` and `values`, and views hold all positions.
-    #[inline]
-    unsafe fn score_rows(&self, rows: Range<usize>, scratch: &mut Scratch) -> Range<usize> {
+    #[inline(always)]
+    unsafe fn score_rows(&self, first: usize, scratch: &mut Scratch) -> Range<usize> {
         let (kernel, dim) = (self.kernel, self.dim());
-        let (number, at) = (kernel.step_numbers(), rows.start - self.queries.start);
-        let seen = seen(self.item.attend_from(), rows.start, rows.end, &self.keys);
+        let (number, at, rows) = (kernel.step_numbers(), first - self.queries.start, self.rows(first));
+        let seen = seen(self.item.attend_from(), first, first + rows, &self.keys);
         if seen.is_empty() {
-            clear(scratch, number, at, rows.len(), 0..BLOCK);
+            clear(scratch, number, at, rows, 0..BLOCK);
             return seen;
         }
-        clear(scratch, number, at, rows.len(), 0..seen.start);
-        clear(scratch, number, at, rows.len(), seen.end..BLOCK);
+        clear(scratch, number, at, rows, 0..seen.start);
+        clear(scratch, number, at, rows, seen.end..BLOCK);
         let steps = dim.div_ceil(number);
-        let queries = rows_of(kernel, self.q, rows.clone(), 0..dim, &mut scratch.rows);
-        let d_rows = rows_of(kernel, self.d_out, rows.clone(), 0..dim, &mut scratch.d_rows);
+        let queries = rows_of(kernel, self.q, first..first + rows, 0..dim, &mut scratch.rows);
+        let d_rows = rows_of(kernel, self.d_out, first..first + rows, 0..dim, &mut scratch.d_rows);
         let products =
             [(queries, &scratch.keys, &mut scratch.scores), (d_rows, &scratch.values, &mut scratch.d_scores)];
         for (a, b, scores) in products {
@@ -133,18 +138,17 @@ impl Pair<'_> {
                 add: false,
             };
             // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
-            unsafe { multiply_unit(kernel, rows.len(), tile) };
+            unsafe { multiply_unit(kernel, rows, tile) };
         }
         let mut parts: [Row; ROWS] = std::array::from_fn(|_| Row::default());
-        let parts = &mut parts[..rows.len()];
-        for (row, part) in rows.zip(&mut *parts) {
-            *part = self.row(row);
+        for (r, part) in parts[..rows].iter_mut().enumerate() {
+            *part = self.row(first + r);
         }
-        gradients(kernel, scratch, parts, at, seen.clone(), 1.0 / (dim as f32).sqrt());
+        gradients(kernel, scratch, &parts[..rows], at, seen.clone(), 1.0 / (dim as f32).sqrt());
         seen
     }
 
-    #[inline]
+    #[inline(always)]
     fn row(&self, row: usize) -> Row {
         let place = (self.item.start() + row) * self.item.shape.heads + self.head;
         let Range { start, end } = self.keys;
@@ -156,13 +160,13 @@ impl Pair<'_> {
         }
     }
 
-    /// Adds to `dq` of `rows` what comes by way of the keys that they see, `seen`.
+    /// Adds to `dq` of these rows what comes by way of the keys that they see, `seen`.
     ///
     /// # Safety
     /// [`Self::score_rows`] was called for these rows just before; `scratch` holds `keys_along`; `dq` holds all positions, and nobody
     /// else touches these rows.
-    #[inline]
-    unsafe fn add_to_queries(&self, rows: Range<usize>, seen: Range<usize>, scratch: &Scratch) {
+    #[inline(always)]
+    unsafe fn add_to_queries(&self, first: usize, seen: Range<usize>, scratch: &Scratch) {
         let (dq, (number, along)) = (self.dq, self.along());
         let weights = scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number);
         let tile = Tile {
@@ -171,12 +175,12 @@ impl Pair<'_> {
             unit_lines: along,
             // Keys are packed up to the last one only.
             steps: (seen.end.min(self.keys.len()) - seen.start).div_ceil(number),
-            out: Out { start: dq.start.wrapping_add(rows.start * dq.stride), ..dq },
+            out: Out { start: dq.start.wrapping_add(first * dq.stride), ..dq },
             cols: self.dim(),
             add: true,
         };
         // SAFETY: the caller's promise.
-        unsafe { multiply_unit(self.kernel, rows.len(), tile) };
+        unsafe { multiply_unit(self.kernel, self.rows(first), tile) };
     }
 
     /// Adds to `dk` and `dv` of the keys what comes by way of the queries.
@@ -184,7 +188,7 @@ impl Pair<'_> {
     /// # Safety
     /// [`Self::score_rows`] was called for all of the queries; `scratch` holds `queries_along` and `d_out_along`; `dk` and `dv` hold all
     /// positions, and nobody else touches these.
-    #[inline]
+    #[inline(always)]
     unsafe fn add_to_keys_and_values(&self, scratch: &Scratch) {
         let (Self { keys, queries, .. }, (number, along)) = (self, self.along());
         let attend_from = &self.item.attend_from()[queries.clone()];
@@ -195,8 +199,8 @@ impl Pair<'_> {
         for unit in keys.clone().step_by(LANES) {
             // Rows before these keys, and those of later documents, do not see them.
             let first = unit.saturating_sub(queries.start) / number * number;
-            let last = (unit + LANES).min(keys.end);
-            let end = attend_from.partition_point(|&from| (from as usize) < last);
+            let rows = LANES.min(keys.end - unit);
+            let end = attend_from.partition_point(|&from| (from as usize) < unit + rows);
             if first >= end {
                 continue;
             }
@@ -212,7 +216,7 @@ impl Pair<'_> {
                     add: true,
                 };
                 // SAFETY: the caller's promise.
-                unsafe { multiply_unit(self.kernel, last - unit, tile) };
+                unsafe { multiply_unit(self.kernel, rows, tile) };
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     float::{bf16_to_f32, exp, f32_to_bf16},
     isa::for_each_isa,
     train::gemm::{
-        Data, View,
+        Data,
         kernel::{A, Kernel, Out, Rows, Tile, Words},
         pack::{LANES, Line, ROW_LINES, multiply_unit, pack_columns, pack_lanes, rows_of, words},
     },
@@ -16,7 +16,7 @@ use crate::{
 /// Positions `block · ITEM` on of some heads.
 ///
 /// # Safety
-/// Operands, `out` and `lse` hold all positions, and nobody else touches these of `out` and `lse`.
+/// `out` and `lse` hold all positions, and nobody else touches these.
 pub unsafe fn block(
     kernel: Kernel,
     item: &Heads<'_>,
@@ -28,125 +28,89 @@ pub unsafe fn block(
 ) {
     scratch.reserve();
     let (shape, attend_from) = (item.shape, item.attend_from());
-    let (dim, number) = (shape.head_dim, kernel.step_numbers());
+    let dim = shape.head_dim;
+    let steps = dim.div_ceil(kernel.step_numbers());
+    let queries = block * ITEM..((block + 1) * ITEM).min(shape.sequence_tokens);
+    let scale = 1.0 / (dim as f32).sqrt();
     let [k, v] = [k, v].map(|x| item.view(x, shape.kv_heads, item.kv_head));
     let heads = item.heads();
-    let queries = block * ITEM..((block + 1) * ITEM).min(shape.sequence_tokens);
     let (first_block, last_block) = (attend_from[queries.start] as usize / BLOCK, (queries.end - 1) / BLOCK);
     for head in heads.clone() {
-        let (q, out) = (item.view(q, shape.heads, head), item.out(out, head));
-        let queries = Queries { kernel, item, head, range: queries.clone(), q, out };
-        // SAFETY: `out` is the caller's promise.
-        unsafe { queries.begin_rows(scratch) };
-        for key_block in first_block..=last_block {
-            let keys = key_block * BLOCK..((key_block + 1) * BLOCK).min(queries.range.end);
-            // With one block of keys, the next head finds it packed.
-            if head == heads.start || first_block < last_block {
-                pack_columns(kernel, k, keys.clone(), 0..dim, dim.div_ceil(number), &mut scratch.keys);
-                pack_lanes(kernel, v, keys.clone(), 0..dim, BLOCK / number, &mut scratch.values);
-            }
-            for first in queries.range.clone().step_by(ROWS) {
-                let rows = first..(first + ROWS).min(queries.range.end);
-                // SAFETY: scratch is reserved and holds these keys and values; the rest is the caller's promise.
-                unsafe { queries.fold_rows(rows, &keys, scratch) };
-            }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { queries.finish_rows(lse, scratch) };
-    }
-}
-
-/// An item's queries of one head.
-struct Queries<'a> {
-    kernel: Kernel,
-    item: &'a Heads<'a>,
-    head: usize,
-    range: Range<usize>,
-    /// `(sequence_tokens, head_dim)` of `head`, and where its results go.
-    q: View<'a>,
-    out: Out,
-}
-
-impl Queries<'_> {
-    /// Nothing is seen yet.
-    ///
-    /// # Safety
-    /// `out` holds all positions, and nobody else touches these.
-    #[inline]
-    unsafe fn begin_rows(&self, scratch: &mut Scratch) {
-        for row in self.range.clone() {
-            // SAFETY: the caller's promise.
-            unsafe { self.out.row(row, self.item.shape.head_dim) }.fill(0.0);
+        let out = item.out(out, head);
+        for row in queries.clone() {
+            // SAFETY: `out` holds the row, which is this item's.
+            unsafe { std::slice::from_raw_parts_mut(out.start.add(row * out.stride), dim) }.fill(0.0);
         }
         scratch.tops.fill(f32::NEG_INFINITY);
         scratch.sums.fill(0.0);
-    }
-
-    /// Folds what `rows`, at most [`ROWS`] of the queries, see of the keys `keys` into their results so far.
-    ///
-    /// # Safety
-    /// `scratch` is reserved and holds these keys and their values; `q` and `out` hold all positions, and nobody else touches these rows
-    /// of `out`.
-    #[inline]
-    unsafe fn fold_rows(&self, rows: Range<usize>, keys: &Range<usize>, scratch: &mut Scratch) {
-        let (kernel, dim, attend_from) = (self.kernel, self.item.shape.head_dim, self.item.attend_from());
-        let seen = seen(attend_from, rows.start, rows.end, keys);
-        if seen.is_empty() {
-            return;
-        }
-        let number = kernel.step_numbers();
-        let steps = dim.div_ceil(number);
-        let scores = Tile {
-            a: A::Rows(rows_of(kernel, self.q, rows.clone(), 0..dim, &mut scratch.rows)),
-            b: scratch.keys[seen.start / LANES * steps..].as_ptr(),
-            unit_lines: steps,
-            steps,
-            out: Out { start: scratch.scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start), stride: BLOCK },
-            cols: seen.len(),
-            add: false,
-        };
-        // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
-        unsafe { multiply_unit(kernel, rows.len(), scores) };
-        let scale = 1.0 / (dim as f32).sqrt();
-        for (r, row) in rows.clone().enumerate() {
-            let from = (attend_from[row] as usize).clamp(keys.start, keys.end) - keys.start;
-            let to = (row + 1).clamp(keys.start, keys.end) - keys.start;
-            let scores = &mut scratch.scores[r * BLOCK / LANES..][..BLOCK / LANES];
-            let weights = &mut scratch.weight_rows[r * ROW_LINES..][..ROW_LINES];
-            let place = row - self.range.start;
-            let (top, sum) = (&mut scratch.tops[place], &mut scratch.sums[place]);
-            let keep = weigh(kernel, scores, weights, scale, from..to, seen.clone(), top, sum);
-            if keep != 1.0 {
-                // SAFETY: the caller's promise.
-                unsafe { self.out.row(row, dim) }.iter_mut().for_each(|out| *out *= keep);
+        let q = item.view(q, shape.heads, head);
+        for key_block in first_block..=last_block {
+            let keys = key_block * BLOCK..((key_block + 1) * BLOCK).min(queries.end);
+            // With one block of keys, the next head finds it packed.
+            if head == heads.start || first_block < last_block {
+                pack_columns(kernel, k, keys.clone(), 0..dim, steps, &mut scratch.keys);
+                let along = BLOCK / kernel.step_numbers();
+                pack_lanes(kernel, v, keys.clone(), 0..dim, along, &mut scratch.values);
+            }
+            for first in queries.clone().step_by(ROWS) {
+                let rows = ROWS.min(queries.end - first);
+                let seen = seen(attend_from, first, first + rows, &keys);
+                if seen.is_empty() {
+                    continue;
+                }
+                let scores = Tile {
+                    a: A::Rows(rows_of(kernel, q, first..first + rows, 0..dim, &mut scratch.rows)),
+                    b: scratch.keys[seen.start / LANES * steps..].as_ptr(),
+                    unit_lines: steps,
+                    steps,
+                    out: Out {
+                        start: scratch.scores.as_mut_ptr().cast::<f32>().wrapping_add(seen.start),
+                        stride: BLOCK,
+                    },
+                    cols: seen.len(),
+                    add: false,
+                };
+                // SAFETY: both operands are packed, and scratch has room for `ROWS` rows of `BLOCK` scores.
+                unsafe { multiply_unit(kernel, rows, scores) };
+                let rows_out = Out { start: out.start.wrapping_add(first * out.stride), ..out };
+                for r in 0..rows {
+                    let from = (attend_from[first + r] as usize).clamp(keys.start, keys.end) - keys.start;
+                    let to = (first + r + 1).clamp(keys.start, keys.end) - keys.start;
+                    let row = first + r - queries.start;
+                    let scores = &mut scratch.scores[r * BLOCK / LANES..][..BLOCK / LANES];
+                    let weights = &mut scratch.weight_rows[r * ROW_LINES..][..ROW_LINES];
+                    let (top, sum) = (&mut scratch.tops[row], &mut scratch.sums[row]);
+                    let keep = weigh(kernel, scores, weights, scale, from..to, seen.clone(), top, sum);
+                    if keep != 1.0 {
+                        // SAFETY: `out` holds the row, which is this item's.
+                        let out = unsafe { std::slice::from_raw_parts_mut(rows_out.start.add(r * out.stride), dim) };
+                        out.iter_mut().for_each(|out| *out *= keep);
+                    }
+                }
+                let number = kernel.step_numbers();
+                let values = Tile {
+                    a: A::Rows(Rows::packed(
+                        scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number),
+                    )),
+                    b: scratch.values[seen.start / number..].as_ptr(),
+                    unit_lines: BLOCK / number,
+                    // Values are packed up to the last key only.
+                    steps: (seen.end.min(keys.len()) - seen.start).div_ceil(number),
+                    out: rows_out,
+                    cols: dim,
+                    add: true,
+                };
+                // SAFETY: as above; the rows of `out` are this item's.
+                unsafe { multiply_unit(kernel, rows, values) };
             }
         }
-        let weights = scratch.weight_rows.as_ptr().cast::<u32>().wrapping_add(seen.start / number);
-        let values = Tile {
-            a: A::Rows(Rows::packed(weights)),
-            b: scratch.values[seen.start / number..].as_ptr(),
-            unit_lines: BLOCK / number,
-            // Values are packed up to the last key only.
-            steps: (seen.end.min(keys.len()) - seen.start).div_ceil(number),
-            out: Out { start: self.out.start.wrapping_add(rows.start * self.out.stride), ..self.out },
-            cols: dim,
-            add: true,
-        };
-        // SAFETY: as above; the rows of `out` are the caller's promise.
-        unsafe { multiply_unit(kernel, rows.len(), values) };
-    }
-
-    /// Divides by the sums of weights, and writes their logarithms.
-    ///
-    /// # Safety
-    /// `out` and `lse` hold all positions, and nobody else touches these.
-    #[inline]
-    unsafe fn finish_rows(&self, lse: Out, scratch: &Scratch) {
-        for (row, (top, sum)) in self.range.clone().zip(scratch.tops.iter().zip(&scratch.sums)) {
-            // SAFETY: the caller's promise.
+        for row in queries.clone() {
+            let (top, sum) = (scratch.tops[row - queries.start], scratch.sums[row - queries.start]);
+            // SAFETY: as above.
             unsafe {
-                self.out.row(row, self.item.shape.head_dim).iter_mut().for_each(|out| *out /= sum);
-                *lse.start.add((self.item.start() + row) * lse.stride + self.head) = top + sum.ln();
+                let out = std::slice::from_raw_parts_mut(out.start.add(row * out.stride), dim);
+                out.iter_mut().for_each(|out| *out /= sum);
+                *lse.start.add((item.start() + row) * lse.stride + head) = top + sum.ln();
             }
         }
     }
