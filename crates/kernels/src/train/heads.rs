@@ -81,7 +81,7 @@ fn forward<N: Number>(compute: &Compute, heads: &Heads<'_>, qkv: &[f32], [q, k, 
 /// The gradient of `qkv`, written over `d_qkv`, and of both norms' weights, written or, where `accumulate`, added.
 /// `partials` holds `2 · head_dim` numbers for each [`BLOCK_ROWS`] rows begun, and `d_norms: (2, head_dim)` are those of `q_norm`
 /// and `k_norm`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "operands, results and scratch of one operation, each of another shape")]
 pub fn heads_backward(
     compute: &Compute,
     heads: &Heads<'_>,
@@ -100,7 +100,7 @@ pub fn heads_backward(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "as `heads_backward`, for one type")]
 fn backward<N: Number>(
     compute: &Compute,
     heads: &Heads<'_>,
@@ -229,7 +229,7 @@ fn turn_back(at: usize, angles: &[(f32, f32)], d_out: (&[f32], &[f32]), dx: (&mu
 }
 
 /// Back through the norm of a head, for the numbers in `range`: `d_out` is the gradient of what it gave, before the weight.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the inner half of `row_backward`")]
 #[inline(always)]
 fn norm_back<N: Number>(
     range: Range<usize>,

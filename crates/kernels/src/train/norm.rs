@@ -11,7 +11,6 @@ use crate::{compute::Compute, isa::for_each_isa, norm::inverse_rms};
 /// `out = x · scale · weight` with `scale = rsqrt(mean(x²) + eps)` of each row.
 ///
 /// `x, out: (rows, width)`; `weight: (width)`; `scales: (rows)`, kept for [`rms_norm_backward`].
-#[allow(clippy::too_many_arguments)]
 pub fn rms_norm_forward(
     compute: &Compute,
     x: &[f32],
@@ -30,7 +29,7 @@ pub fn rms_norm_forward(
 }
 
 /// `sum = x + delta`, and [`rms_norm_forward`] of it, in one pass over memory. All but `scales` and `weight`: `(rows, width)`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "operands and results of one operation, each of another shape")]
 pub fn add_rms_norm_forward(
     compute: &Compute,
     x: &[f32],
@@ -72,7 +71,7 @@ pub fn rms_norm_again(
 
 /// Adds to `dx: (rows, width)` what [`rms_norm_forward`] leaves of `d_out`, and writes or, where `accumulate`, adds the
 /// gradient of the weight to `d_weight: (width)`. `partials` holds `width` numbers for each [`BLOCK_ROWS`] rows begun.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "operands, results and scratch of one operation, each of another shape")]
 pub fn rms_norm_backward(
     compute: &Compute,
     x: &[f32],

@@ -118,7 +118,7 @@ pub unsafe fn block(
 
 /// Makes the weights of one row from its scores, those in `seen` but not in `own` zeros. Gives what the row's results so far are to
 /// be multiplied by.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the inner half of `block`")]
 fn weigh(
     kernel: Kernel,
     scores: &mut [Line],
@@ -150,7 +150,7 @@ for_each_isa! {
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "as `weigh`")]
 fn weigh_body(
     rounded: bool,
     scores: &mut [Line],

@@ -3,7 +3,6 @@
 use super::Shape;
 
 /// See [`super::forward`].
-#[allow(clippy::too_many_arguments)]
 pub fn forward(shape: &Shape<'_>, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], lse: &mut [f32]) {
     let Shape { heads, kv_heads, head_dim, sequence_tokens, .. } = *shape;
     let scale = 1.0 / (head_dim as f32).sqrt();
@@ -28,7 +27,7 @@ pub fn forward(shape: &Shape<'_>, q: &[f32], k: &[f32], v: &[f32], out: &mut [f3
 }
 
 /// See [`super::backward`].
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "operands and results, each by its name in the formula")]
 pub fn backward(
     shape: &Shape<'_>,
     q: &[f32],
