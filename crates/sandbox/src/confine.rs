@@ -14,7 +14,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::{
-    process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit},
+    process::{Resource, Rlimit, Signal, getpid, kill_process, set_parent_process_death_signal, setrlimit},
     thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs},
 };
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,11 @@ pub fn confine(plan: Option<OsString>) -> ! {
     };
     let plan: Plan = plan;
     match raise_walls(&plan) {
-        Ok(()) if plan.argv.is_empty() => exit(0),
+        Ok(()) if plan.argv.is_empty() => {
+            // Until the parent has looked at it once: that, too, is tried out.
+            let stopped = kill_process(getpid(), Signal::STOP);
+            exit(i32::from(stopped.is_err()))
+        }
         Ok(()) => {}
         Err(missing) => fail(&plan, WALLS, missing),
     }

@@ -26,9 +26,13 @@ pub struct Limits {
     pub output_bytes: usize,
     /// One file.
     pub file_bytes: u64,
-    /// All that lies in its folder. Looked at every few hundredths of a second, so that a fast writer gets somewhat past it.
+    /// All that lies in its folder, and all that it removed there and still holds open or mapped; a removed file that is mapped
+    /// counts as `file_bytes`, however small. A folder that cannot be listed is over any limit.
+    ///
+    /// Measured every few hundredths of a second, the program stopped: it gets past this by what it can write in that time,
+    /// and by one system call, which writes at most `file_bytes`.
     pub disk_bytes: u64,
-    /// Files and folders in its folder, looked at as often.
+    /// Files and folders in its folder, and those that it removed and holds, counted as often.
     pub files: usize,
 }
 
@@ -76,6 +80,6 @@ pub enum End {
     Time,
     /// Killed: it wrote more than `output_bytes`.
     Output,
-    /// Killed: its folder held more than `disk_bytes` or `files`.
+    /// Killed: it took more than `disk_bytes` or `files`, or hid what it took.
     Disk,
 }

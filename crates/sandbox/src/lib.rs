@@ -5,6 +5,8 @@
 //! program: its file system is what [`Sandbox::new`] names, to be read, and one empty folder of its own (Landlock); the system calls
 //! that it has left neither reach the network nor make a process or a thread, nor signal, trace or wait for another
 //! (seccomp); memory, processor time, files and their sizes have limits that it cannot raise; as root it keeps no capability.
+//! What it takes of the disk, hidden or not, its parent measures every few hundredths of a second while it is stopped ([`Limits`]
+//! says how far past its limit it gets).
 //! All of this an ordinary user may do, and root in a container too: no namespace and no daemon is asked for. As there is never a
 //! second process, killing the one ends all.
 //!
@@ -18,11 +20,17 @@ mod python;
 #[cfg(target_os = "linux")]
 mod confine;
 #[cfg(target_os = "linux")]
+mod folder;
+#[cfg(target_os = "linux")]
+mod held;
+#[cfg(target_os = "linux")]
 mod scratch;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]
 mod syscalls;
+#[cfg(target_os = "linux")]
+mod usage;
 
 use std::path::{Path, PathBuf};
 

@@ -2,17 +2,21 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 
-use crate::SandboxError;
+use crate::{
+    Limits, SandboxError, folder, held,
+    usage::{Uncounted, Usage},
+};
 
 /// A folder of the program's own, gone when this is dropped.
 pub struct Scratch {
-    folder: TempDir,
+    /// Tries once more to take the folder away, where that failed.
+    _folder: TempDir,
     path: PathBuf,
 }
 
@@ -25,7 +29,7 @@ impl Scratch {
             .tempdir()
             .map_err(|error| wrong(&std::env::temp_dir(), error))?;
         let path = folder.path().canonicalize().map_err(|error| wrong(folder.path(), error))?;
-        let scratch = Self { folder, path };
+        let scratch = Self { _folder: folder, path };
         for (name, bytes) in files {
             if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
                 return Err(SandboxError::Job(format!("a file of a job: expected a plain name, found {name:?}")));
@@ -40,26 +44,21 @@ impl Scratch {
         &self.path
     }
 
-    /// Whether it holds more than this many bytes or entries. Counts no further than it must: names come from the program.
-    pub fn is_over(&self, bytes: u64, entries: usize) -> bool {
-        let (mut used, mut seen) = (0u64, 0);
-        let mut folders = vec![self.path.clone()];
-        while let Some(folder) = folders.pop() {
-            // What vanishes or closes while it is looked at takes no space here, or is seen the next time.
-            let Ok(listed) = fs::read_dir(&folder) else { continue };
-            for entry in listed.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
-                seen += 1;
-                used += metadata.blocks() * 512;
-                if seen > entries || used > bytes {
-                    return true;
-                }
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                }
-            }
+    /// Whether more lies in it, or is held without a name by its process (unless that is dead), than these limits allow.
+    ///
+    /// The process is stopped or dead. Running, it could move things from where the count has not been to where it has.
+    ///
+    /// # Errors
+    /// Where this process has no more open files or memory to count with.
+    pub fn is_over(&self, limits: Limits, process: Option<Pid>) -> io::Result<bool> {
+        let mut usage = Usage::new(limits);
+        let counted = folder::measure(&self.path, &mut usage)
+            .and_then(|()| process.map_or(Ok(()), |process| held::measure(process, &self.path, &mut usage)));
+        match counted {
+            Ok(()) => Ok(false),
+            Err(Uncounted::Over) => Ok(true),
+            Err(Uncounted::Failed(error)) => Err(error),
         }
-        false
     }
 }
 
@@ -67,52 +66,14 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // The program is dead, and its folder's shape is its last attack: folders without rights, and nested deeper than a path
         // or a stack is long. What cannot be taken away stays in the temporary folder, where the system cleans up.
-        if fs::remove_dir_all(self.folder.path()).is_err() {
-            let _ = flatten(&self.path);
-        }
-    }
-}
-
-/// Empties a folder of any depth, by paths of two steps only: what lies in a folder below comes up here first.
-fn flatten(root: &Path) -> io::Result<()> {
-    let mut moved = 0u64;
-    loop {
-        let mut found = false;
-        for entry in fs::read_dir(root)? {
-            found = true;
-            let path = entry?.path();
-            if !fs::symlink_metadata(&path)?.is_dir() {
-                fs::remove_file(&path)?;
-                continue;
-            }
-            fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
-            for below in fs::read_dir(&path)? {
-                let below = below?.path();
-                if fs::symlink_metadata(&below)?.is_dir() {
-                    // To move a folder is to write in it.
-                    fs::set_permissions(&below, PermissionsExt::from_mode(0o700))?;
-                    let name = loop {
-                        moved += 1;
-                        let name = root.join(format!("moved-{moved}"));
-                        if fs::symlink_metadata(&name).is_err() {
-                            break name;
-                        }
-                    };
-                    fs::rename(&below, name)?;
-                } else {
-                    fs::remove_file(&below)?;
-                }
-            }
-            fs::remove_dir(&path)?;
-        }
-        if !found {
-            return fs::remove_dir(root);
-        }
+        let _ = folder::remove(&self.path);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::ioctl_fionbio,
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid},
 };
 
 use crate::{
@@ -23,8 +23,10 @@ use crate::{
     scratch::Scratch,
 };
 
-/// How often the program's folder is measured.
+/// How often the program is stopped, and what it takes of the disk measured.
 const LOOK: Duration = Duration::from_millis(25);
+/// How often a program that is to stop is asked whether it has. It does so at once, or at the end of its system call.
+const STOP: Duration = Duration::from_micros(100);
 /// How long output may still come after the end: all of it is in the pipes by then.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Less, and an interpreter does not start.
@@ -78,6 +80,11 @@ pub fn run(helper: &Path, readable: &[PathBuf], job: &Job) -> Result<Outcome, Sa
     if let Some(error) = helpers_message(&seen.stderr, &plan) {
         return Err(error);
     }
+    if job.argv.is_empty() && seen.limit == Some(End::Disk) {
+        let (helper, missing) =
+            (helper.display(), "measuring what a program holds: expected to read a child's /proc/PID");
+        return Err(SandboxError::NoWalls(format!("{missing}; needed: a helper that its user may read ({helper})")));
+    }
     if job.argv.is_empty() && !status.success() {
         return Err(SandboxError::NoWalls(format!("{} ended with {status}", helper.display())));
     }
@@ -107,14 +114,20 @@ fn watch(child: &mut Child, job: &Job, scratch: &Scratch, started: Instant) -> R
     }
     let deadline = started + limits.time;
     let mut gone_since: Option<Instant> = None;
-    let mut looked = started;
+    let mut next_look = started + LOOK;
+    let mut is_stopping = false;
     let limit = loop {
         if to_write.is_empty() {
             stdin = None;
         }
         let now = Instant::now();
         let until = gone_since.map_or(deadline, |gone| gone + DRAIN);
-        let wait = until.saturating_duration_since(now).min(LOOK);
+        let look = match gone_since {
+            Some(_) => LOOK,
+            None if is_stopping => STOP,
+            None => next_look.saturating_duration_since(now),
+        };
+        let wait = until.saturating_duration_since(now).min(look);
         if let Some(write) = poll_once(&ended, gone_since.is_none(), stdin.as_ref(), [&out, &err], wait)? {
             if write && let Some(pipe) = &mut stdin {
                 match pipe.write(to_write) {
@@ -139,11 +152,20 @@ fn watch(child: &mut Child, job: &Job, scratch: &Scratch, started: Instant) -> R
                 break Some(End::Time);
             }
         }
-        if now.duration_since(looked) >= LOOK || gone_since.is_some() {
-            if scratch.is_over(limits.disk_bytes, limits.files) {
+        if gone_since.is_some() {
+            if scratch.is_over(limits, None)? {
                 break Some(End::Disk);
             }
-            looked = now;
+        } else if !is_stopping && now >= next_look {
+            kill_process(pid, Signal::STOP).map_err(io::Error::from)?;
+            is_stopping = true;
+        } else if is_stopping && has_stopped(pid)? {
+            if scratch.is_over(limits, Some(pid))? {
+                break Some(End::Disk);
+            }
+            kill_process(pid, Signal::CONT).map_err(io::Error::from)?;
+            is_stopping = false;
+            next_look = Instant::now() + LOOK;
         }
         if gone_since.is_some_and(|gone| (out.pipe.is_none() && err.pipe.is_none()) || now >= gone + DRAIN) {
             break None;
@@ -186,6 +208,16 @@ fn is_ready(fd: &OwnedFd) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(ready) => Ok(ready > 0),
+        Err(error) if error == rustix::io::Errno::INTR => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether it has stopped since this was last asked.
+fn has_stopped(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    match waitid(WaitId::Pid(pid), options) {
+        Ok(status) => Ok(status.is_some()),
         Err(error) if error == rustix::io::Errno::INTR => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -3,6 +3,8 @@
 //! A list of what is allowed: what the kernel learns tomorrow is refused. Refused calls fail with `ENOSYS`, upon which C libraries
 //! fall back to what an older kernel has. Left out on purpose: sockets (but for a pair within the process), new processes
 //! and threads, `io_uring` (it opens sockets by itself), memory that outlives or hides from its limits (`memfd_create`, System V),
+//! space past a file's end, which the limit on a file's size does not see (`fallocate`), what keeps a removed file where its parent
+//! does not look for it (`sendmsg`, asynchronous I/O),
 //! owner, mode, time and attributes of files (Landlock does not guard them), and all that reaches another process.
 
 use std::collections::BTreeMap;
@@ -38,7 +40,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_truncate,
     libc::SYS_ftruncate,
-    libc::SYS_fallocate,
     libc::SYS_fadvise64,
     libc::SYS_readahead,
     libc::SYS_sendfile,

@@ -6,8 +6,12 @@ use std::{
     fs,
     io::Read,
     net::TcpListener,
-    os::unix::{fs::PermissionsExt, net::UnixDatagram},
-    path::Path,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        net::UnixDatagram,
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -145,6 +149,7 @@ fn time_has_an_end_whatever_the_program_does_with_signals() {
         "while True: pass",
         "import time; time.sleep(1000)",
         "import signal\nfor s in range(1, 64):\n    try: signal.signal(s, signal.SIG_IGN)\n    except OSError: pass\nwhile True: pass",
+        "import os, signal\nwhile True: os.kill(os.getpid(), signal.SIGSTOP)",
         "import sys; sys.stdin.read(); import os; os.close(1); os.close(2)\nwhile True: pass",
     ] {
         let limits = Limits { time: Duration::from_millis(700), ..Limits::default() };
@@ -190,6 +195,88 @@ fn files_have_an_end_in_size_and_number() {
     let program = "import os, time\nfor i in range(100000000): os.mkdir('d'); os.chdir('d')\ntime.sleep(100)";
     assert_eq!(run(program).end, End::Disk, "deep folders are counted too");
     all_refused("", &["[open(f'many{i}', 'w') for i in range(10)] and [os.dup(1) for _ in range(100)]"]);
+}
+
+#[test]
+fn what_is_hidden_on_disk_is_counted_and_taken_away() {
+    // Five files as large as one may be are more than all may be.
+    let before = "import os, ctypes, time\n\
+        def map_page(file, protection, flags):\n    \
+            mmap = ctypes.CDLL(None).mmap; mmap.restype = ctypes.c_void_p\n    \
+            assert mmap(None, ctypes.c_long(4096), protection, flags, file.fileno(), ctypes.c_long(0)) < 1 << 63\n\
+        def fill(file):\n    for _ in range(16): file.write(bytes(1 << 20))\n    file.flush(); return file\n\
+        def write():\n    for i in range(5): fill(open(str(i), 'wb'))\n\
+        kept = []\n";
+    let shared = tempfile::tempdir().unwrap();
+    let helper = helper_for_all(shared.path());
+    for hide in [
+        // Below a folder that its owner may not list.
+        "os.mkdir('h', 0o300); os.chdir('h'); write()",
+        // Below a path that is longer than a path may be.
+        "for _ in range(17): os.mkdir('x' * 255); os.chdir('x' * 255)\nwrite()",
+        // In files that have no name, or never had one.
+        "for _ in range(5): kept.append(fill(open('f', 'wb'))); os.remove('f')",
+        "for _ in range(5): kept.append(fill(open(os.open('.', os.O_TMPFILE | os.O_RDWR), 'wb')))",
+        // Nor a descriptor: mapped by a page each, private and to be read, or shared and to be written.
+        "for _ in range(5):\n    \
+            with open('f', 'w+b') as file: map_page(fill(file), 1, 2)\n    os.remove('f')",
+        "for _ in range(5):\n    \
+            with open('f', 'w+b') as file: map_page(fill(file), 3, 1)\n    os.remove('f')",
+        // Held by a program whose file only root may read, and so only root may look at it.
+        "path = os.open('sleep', os.O_CREAT | os.O_WRONLY, 0o111)\n\
+            os.write(path, open('/usr/bin/sleep', 'rb').read()); os.close(path)\n\
+            for _ in range(5): kept.append(fill(open('f', 'wb'))); os.remove('f'); os.set_inheritable(kept[-1].fileno(), True)\n\
+            os.execv('./sleep', ['sleep', '100'])",
+    ] {
+        let program = format!("{before}{hide}\ntime.sleep(100)");
+        for (user, group) in users() {
+            let temporary = tempfile::tempdir().unwrap();
+            chown(temporary.path(), Some(user), Some(group)).unwrap();
+            let ran = Command::new(&helper)
+                .args(["/usr/bin/python3", "-c", &program])
+                .env("TMPDIR", temporary.path())
+                .gid(group)
+                .uid(user)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(said, "dots-sandbox: Disk\n", "user {user}: {hide}");
+            assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing is left, user {user}: {hide}");
+        }
+    }
+    all_refused(
+        &format!("file = os.open('f', os.O_CREAT | os.O_RDWR)\n{CALL}"),
+        // Space past a file's end, which counts for no limit on its size.
+        &["os.posix_fallocate(file, 0, 4096)", "call(285, file, 1, ctypes.c_long(0), ctypes.c_long(1 << 30))"],
+    );
+}
+
+/// A copy of the helper in this folder, where each user may run it.
+fn helper_for_all(folder: &Path) -> PathBuf {
+    fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let helper = folder.join("helper");
+    fs::copy(HELPER, &helper).unwrap();
+    helper
+}
+
+/// User and group of who runs this test, and where that is root, of one who may list only what he has the right to.
+fn users() -> Vec<(u32, u32)> {
+    const NOBODY: (u32, u32) = (65534, 65534);
+    let me = fs::metadata("/proc/self").unwrap();
+    let me = (me.uid(), me.gid());
+    if me.0 == 0 { vec![me, NOBODY] } else { vec![me] }
+}
+
+#[test]
+fn a_removed_file_within_the_limits_can_be_used_on() {
+    let outcome = run("import mmap, os, tempfile, time\n\
+        with tempfile.TemporaryFile() as file, tempfile.NamedTemporaryFile() as named:\n    \
+            file.write(b'x' * 4096); file.flush(); named.write(b'y'); mapped = mmap.mmap(file.fileno(), 4096)\n    \
+            os.mkdir('d'); os.chdir('d'); os.rmdir('../d'); started = time.monotonic(); time.sleep(0.3)\n    \
+            print(mapped[:2], time.monotonic() - started < 1)");
+    assert_eq!(out(&outcome), "b'xx' True", "{}", String::from_utf8_lossy(&outcome.stderr));
+    assert_eq!(outcome.end, End::Exit(0));
 }
 
 #[test]
@@ -336,8 +423,11 @@ fn rights_do_not_come_back() {
 
 #[test]
 fn it_dies_with_its_parent() {
+    // A parent that is killed cannot take the folder away.
+    let temporary = tempfile::tempdir().unwrap();
     let mut parent = Command::new(HELPER)
         .args(["/usr/bin/python3", "-c", "import os\nwhile True: pass"])
+        .env("TMPDIR", temporary.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -459,6 +549,19 @@ fn where_walls_are_refused_nothing_runs() {
     assert!(!outcome.is_success() && out(&outcome).is_empty());
     let error = String::from_utf8_lossy(&outcome.stderr);
     assert!(error.starts_with("t:walls:"), "{error}");
+}
+
+#[test]
+fn where_what_a_program_holds_cannot_be_seen_nothing_runs() {
+    let shared = tempfile::tempdir().unwrap();
+    let helper = helper_for_all(shared.path());
+    // The kernel shows a process to its user only if he may read the program.
+    fs::set_permissions(&helper, PermissionsExt::from_mode(0o111)).unwrap();
+    let (user, group) = *users().last().unwrap();
+    let ran = Command::new(&helper).args(["/bin/echo", "ran"]).gid(group).uid(user).stdin(Stdio::null()).output();
+    let ran = ran.unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(said.contains("measuring what a program holds") && ran.stdout.is_empty(), "{said}");
 }
 
 #[test]
