@@ -25,8 +25,10 @@ const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// Longest token that the trie takes; llguidance's own limit is 1,024.
 const MAX_TOKEN_BYTES: usize = 1000;
 
-/// Compiling recurses into what is nested, which the parsers bound at 128 and 30; unused stack costs nothing.
-const STACK_BYTES: usize = 64 << 20;
+/// Compiling recurses: into each level of a schema that [`schema::check`] lets through, at up to 4.6 KB, into each name of
+/// one object, into the rules of a grammar of [`MAX_SOURCE_BYTES`]: some 17 MB at the most. Half of this and half of those
+/// where addresses have 32 bits. Stack that is not reached costs addresses and no memory.
+pub(super) const STACK_BYTES: usize = if cfg!(target_pointer_width = "64") { 128 << 20 } else { 64 << 20 };
 
 /// Bounds of one constraint. Compiling takes at most some 100 ms and a step some 20 ms (at llguidance's own figures of 50,000
 /// fuel and 20,000 items a millisecond), a lexer's states at most some 40 MB.
@@ -78,6 +80,14 @@ impl Grammars {
     /// Compiles a constraint, on a thread of its own that this call waits for. Not for the engine's thread, nor for one that
     /// is async.
     pub fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        self.compile_within(STACK_BYTES, spec)
+    }
+
+    pub(super) fn compile_within(
+        &self,
+        stack_bytes: usize,
+        spec: &ConstraintSpec,
+    ) -> Result<Constraint, ConstraintError> {
         let run = || {
             let grammar = grammar(spec)?;
             let factory = self.0.factory.get_or_init(|| factory((self.0.tokens)())).as_ref();
@@ -85,7 +95,7 @@ impl Grammars {
             Constraint::new(Matcher::new(factory.create_parser(grammar)))
         };
         thread::scope(|scope| {
-            let thread = thread::Builder::new().name("dots-grammar".to_owned()).stack_size(STACK_BYTES);
+            let thread = thread::Builder::new().name("dots-grammar".to_owned()).stack_size(stack_bytes);
             match thread.spawn_scoped(scope, run).map(|running| running.join()) {
                 Ok(Ok(compiled)) => compiled,
                 Ok(Err(_)) => Err(ConstraintError::Invalid("the compiler failed on it".to_owned())),

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, json};
 
 use super::*;
+use crate::constraint::{
+    compiler::STACK_BYTES,
+    schema::{MAX_LEVELS, check, levels},
+};
 
 /// `d0`, which holds `d1` twice, which holds `d2` twice, and so on.
 fn doubling(depth: usize, hold: impl Fn(Value) -> Value) -> Value {
@@ -75,4 +79,101 @@ fn hostile_forms_stay_within_their_bounds() {
             }
         }
     }
+}
+
+/// A reference that leads to the next, and so on to `last`, each in what `link` puts around it.
+fn chain(links: usize, last: Value, link: impl Fn(Value) -> Value) -> Value {
+    let chained = (0..links).map(|i| (format!("{i:05}"), link(json!({"$ref": format!("#/a/{:05}", i + 1)}))));
+    let chained: Map<String, Value> = chained.chain([(format!("{links:05}"), last)]).collect();
+    json!({"$ref": "#/a/00000", "a": chained})
+}
+
+/// Both of two objects' entries.
+fn beside(one: Value, other: Value) -> Value {
+    let (Value::Object(mut one), Value::Object(mut other)) = (one, other) else { panic!("two objects") };
+    one.append(&mut other);
+    Value::Object(one)
+}
+
+type Link = fn(Value) -> Value;
+
+/// What can stand around a reference, those first that take the most stack.
+const LINKS: [(&str, Link); 12] = [
+    ("prefixItems", |next| json!({"type": "array", "prefixItems": [beside(json!({"type": "array"}), next)]})),
+    ("items", |next| json!({"type": "array", "items": beside(json!({"type": "array"}), next)})),
+    ("a map", |next| json!({"type": "object", "additionalProperties": beside(json!({"type": "object"}), next)})),
+    ("no type", |next| json!({"items": next})),
+    ("nothing", |next| next),
+    ("a type before", |next| beside(json!({"type": "array"}), next)),
+    ("a type behind", |next| beside(next, json!({"type": "array"}))),
+    ("properties", |next| json!({"type": "object", "properties": {"a": next}})),
+    (
+        "copied properties",
+        |next| json!({"type": "object", "properties": {"a": beside(json!({"type": "object"}), next)}}),
+    ),
+    ("allOf", |next| json!({"allOf": [{"type": "array"}, next]})),
+    ("anyOf", |next| json!({"anyOf": [next, {"type": "null"}]})),
+    ("oneOf", |next| json!({"oneOf": [next, {"type": "null"}]})),
+];
+
+#[test]
+fn chains_of_references_are_refused_before_the_stack_ends() {
+    for links in [25_000, 45_000] {
+        for (name, link) in LINKS {
+            let reason = check(&chain(links, json!({}), link)).unwrap_err();
+            assert!(reason.starts_with("$ref: expected at most 3000 levels"), "{name}: {reason}");
+        }
+    }
+    // As requests bring them.
+    for (name, link) in &LINKS[4..7] {
+        match compile(&schema(chain(20_000, json!({}), link))) {
+            Err(ConstraintError::Invalid(reason)) => assert!(reason.starts_with("$ref: expected"), "{name}: {reason}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn references_count_by_each_of_their_names_and_wherever_they_stand() {
+    // `0`, `00`, `000` and so on are one place, which llguidance goes into by each of these names.
+    let alias = |zeros: usize| format!("#/a/{}", "0".repeat(zeros));
+    let names: Vec<Value> = (1..1200).map(|zeros| json!({"$ref": alias(zeros)})).collect();
+    let deep = (0..3).fold(json!({"anyOf": names}), |inner, _| json!({"items": inner}));
+    let reason = compile(&schema(json!({"$ref": "#/a/0", "a": [deep]}))).unwrap_err().to_string();
+    assert!(reason.starts_with("$ref: expected at most 3000 levels"), "{reason}");
+
+    // Through names that are no schemas' anywhere else.
+    let chained: Vec<Value> =
+        (0..3500).map(|i| json!([{"default": {"$ref": format!("#/x/{}/0/default", i + 1)}}])).collect();
+    let reason = compile(&schema(json!({"$ref": "#/x/0/0/default", "x": chained}))).unwrap_err().to_string();
+    assert!(reason.starts_with("$ref: expected at most 3000 levels"), "{reason}");
+}
+
+#[test]
+fn the_longest_chains_that_are_let_through_have_stack_left() {
+    for (name, link) in LINKS {
+        let step = |links| chain(links, json!({}), link);
+        let (one, two) = (levels(&step(1)), levels(&step(2)));
+        let chain = step((MAX_LEVELS - one) / (two - one));
+        assert!(check(&chain).is_ok(), "{name}");
+        // An overflow would abort the tests.
+        let started = Instant::now();
+        let _ = grammars().compile_within(STACK_BYTES / 4, &schema(chain));
+        println!("{name}: {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn schemas_that_refer_to_each_other_often_are_none_too_deep() {
+    // 300 definitions, all of which lead to each other.
+    let kinds: Map<String, Value> = (0..300)
+        .map(|i| {
+            let to = |step: usize| json!({"$ref": format!("#/$defs/{}", (i * 7 + step) % 300)});
+            let either = json!({"anyOf": [to(2), {"type": "null"}]});
+            let many = json!({"type": "array", "items": to(3)});
+            (i.to_string(), json!({"type": "object", "properties": {"a": to(1), "b": either, "c": many}}))
+        })
+        .collect();
+    let schema = schema(json!({"$ref": "#/$defs/0", "$defs": kinds}));
+    assert!(compile(&schema).is_ok());
 }
