@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::breakers::Breakers;
+use crate::breakers::{Breakers, LastBreaker};
 
 /// DRY of p-e-w (text-generation-webui pull request 5677), as llama.cpp has it (`llama_sampler_dry_apply`).
 ///
@@ -29,10 +29,10 @@ impl Default for Dry {
     }
 }
 
-/// Scratch memory of [`Dry::charge`].
+/// What [`Dry::charge`] keeps from one token of a sequence to the next: where the last breaker stands, and scratch memory.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Scratch {
-    text: Vec<u8>,
+pub(crate) struct Memory {
+    last_breaker: LastBreaker,
     matched: Vec<u32>,
     longest: Vec<(u32, u32)>,
 }
@@ -44,30 +44,31 @@ impl Dry {
     }
 
     /// Appends what each token loses after `tokens`, as a negative bias. Linear in `penalty_last_n`, but for the sorting
-    /// of what it found.
-    pub(crate) fn charge(&self, tokens: &[u32], scratch: &mut Scratch, bias: &mut Vec<(u32, f32)>) {
+    /// of what it found. `memory` is that of the calls before, whose tokens `tokens` begins with.
+    pub(crate) fn charge(&self, tokens: &[u32], memory: &mut Memory, bias: &mut Vec<(u32, f32)>) {
         if !self.is_on() {
             return;
         }
-        let tokens = &tokens[tokens.len().saturating_sub(self.penalty_last_n)..];
+        let from = tokens.len().saturating_sub(self.penalty_last_n);
         let limit = match &self.breakers {
-            Some(breakers) => breakers.tokens_since_last(tokens, &mut scratch.text),
-            None => tokens.len(),
+            Some(breakers) => memory.last_breaker.tokens_since(breakers, tokens, from),
+            None => tokens.len() - from,
         };
+        let tokens = &tokens[from..];
         if limit < self.allowed_length || tokens.len() <= self.allowed_length {
             return;
         }
-        match_with_end(tokens, &mut scratch.matched);
-        scratch.longest.clear();
-        for (back, &matched) in scratch.matched.iter().enumerate().skip(1) {
+        match_with_end(tokens, &mut memory.matched);
+        memory.longest.clear();
+        for (back, &matched) in memory.matched.iter().enumerate().skip(1) {
             let matched = (matched as usize).min(limit);
             if matched >= self.allowed_length {
-                scratch.longest.push((tokens[tokens.len() - back], matched as u32));
+                memory.longest.push((tokens[tokens.len() - back], matched as u32));
             }
         }
-        scratch.longest.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-        scratch.longest.dedup_by_key(|&mut (id, _)| id);
-        for &(id, matched) in &scratch.longest {
+        memory.longest.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        memory.longest.dedup_by_key(|&mut (id, _)| id);
+        for &(id, matched) in &memory.longest {
             if !self.breakers.as_ref().is_some_and(|breakers| breakers.are_in(id)) {
                 // As much as a number can be is enough to never be chosen, and keeps the logit a number.
                 let exponent = (matched as usize - self.allowed_length).min(i32::MAX as usize) as i32;
@@ -101,17 +102,19 @@ fn match_with_end(tokens: &[u32], matched: &mut Vec<u32>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::breakers::tests::Words;
+    use crate::breakers::{TokenBytes, tests::Words};
 
     /// Each digit is a token.
     const DIGITS: Words = Words(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 
     fn charged(dry: &Dry, tokens: &[u32]) -> Vec<(u32, f32)> {
         let mut bias = Vec::new();
-        dry.charge(tokens, &mut Scratch::default(), &mut bias);
+        dry.charge(tokens, &mut Memory::default(), &mut bias);
         bias
     }
 
@@ -165,6 +168,32 @@ mod tests {
         assert_eq!(charged(&Dry { base: 1.0, ..wide }, &[7; 1000]), [(7, -1.0)]);
     }
 
+    /// Tokens of one byte, each look at which is counted.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl TokenBytes for Counted {
+        fn token_bytes(&self, _: u32) -> &[u8] {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            b"a"
+        }
+    }
+
+    #[test]
+    fn each_token_is_looked_at_once_however_long_the_text_before_it() {
+        let counted = Arc::new(Counted::default());
+        let texts = (0..32).map(|i| format!("{}{}", "a".repeat(62), char::from(b'A' + i)));
+        let breakers = Some(Arc::new(Breakers::new(texts, Arc::clone(&counted) as _)));
+        let dry = Dry { allowed_length: usize::MAX, penalty_last_n: usize::MAX, breakers, ..dry(&[]) };
+        let mut memory = Memory::default();
+        let mut tokens = vec![7; 32_000];
+        for _ in 0..100 {
+            dry.charge(&tokens, &mut memory, &mut Vec::new());
+            assert_eq!(counted.0.load(Ordering::Relaxed), tokens.len());
+            tokens.push(7);
+        }
+    }
+
     /// By the definition: for every place, how far back it equals the end.
     fn charged_naively(dry: &Dry, breakers: &[Vec<u32>], tokens: &[u32]) -> Vec<(u32, f32)> {
         let tokens = &tokens[tokens.len().saturating_sub(dry.penalty_last_n)..];
@@ -198,12 +227,19 @@ mod tests {
             breakers in prop::collection::vec(prop::collection::vec(0u32..6, 1..4), 0..3),
             allowed_length in 0usize..5,
             penalty_last_n in 0usize..90,
+            prompt_tokens in 0usize..80,
             base in 1.0f32..2.0,
         ) {
             let texts = breakers.iter().map(|breaker| breaker.iter().map(u32::to_string).collect::<String>());
             let shared = Some(Arc::new(Breakers::new(texts, Arc::new(DIGITS))));
             let dry = Dry { multiplier: 0.8, base, allowed_length, penalty_last_n, breakers: shared };
             prop_assert_eq!(charged(&dry, &tokens), charged_naively(&dry, &breakers, &tokens));
+            let mut memory = Memory::default();
+            for end in prompt_tokens.min(tokens.len())..=tokens.len() {
+                let mut bias = Vec::new();
+                dry.charge(&tokens[..end], &mut memory, &mut bias);
+                prop_assert_eq!(bias, charged_naively(&dry, &breakers, &tokens[..end]), "after {} tokens", end);
+            }
         }
     }
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::{
-    dry::{Dry, Scratch},
+    dry::{self, Dry},
     request::Request,
 };
 
-/// The settings of one request that look at the tokens so far. What they say is a function of those tokens alone (Law 2),
-/// so that it can be asked for a continuation that was only drafted, too.
+/// The settings of one answer that look at the tokens so far. What they say is a function of those tokens alone (Law 2);
+/// what they remember of the tokens before only saves looking again.
 #[derive(Debug, Default)]
 pub(crate) struct HistoryPenalties {
     prompt_tokens: usize,
@@ -17,7 +17,7 @@ pub(crate) struct HistoryPenalties {
     end_ids: Vec<u32>,
     bad_words: Arc<[Vec<u32>]>,
     dry: Dry,
-    scratch: Scratch,
+    dry_memory: dry::Memory,
 }
 
 impl HistoryPenalties {
@@ -29,7 +29,7 @@ impl HistoryPenalties {
             end_ids,
             bad_words: request.sampling.bad_words.clone(),
             dry: request.sampling.dry.clone(),
-            scratch: Scratch::default(),
+            dry_memory: dry::Memory::default(),
         }
     }
 
@@ -40,6 +40,8 @@ impl HistoryPenalties {
 
     /// Leaves in `bias` what is added to the logits of the token after `tokens` (prompt and answer), an id perhaps more
     /// than once; negative infinity forbids it.
+    ///
+    /// The tokens of one call begin with those of the call before.
     ///
     /// A bad word's last token is forbidden where the answer ends with its others, as in vLLM: the prompt does not count.
     pub fn bias(&mut self, tokens: &[u32], bias: &mut Vec<(u32, f32)>) {
@@ -55,7 +57,7 @@ impl HistoryPenalties {
                 bias.push((last, f32::NEG_INFINITY));
             }
         }
-        self.dry.charge(tokens, &mut self.scratch, bias);
+        self.dry.charge(tokens, &mut self.dry_memory, bias);
     }
 }
 
