@@ -130,7 +130,10 @@ fn grammar(spec: &ConstraintSpec) -> Result<TopLevelGrammar, ConstraintError> {
             bounded(source.len(), MAX_SOURCE_BYTES)?;
             let lark = match gbnf::is_gbnf(source) {
                 true => gbnf::to_lark(source).map_err(ConstraintError::Invalid)?,
-                false => source.clone(),
+                false => {
+                    embedded_schemas(source).try_for_each(|schema| checked(&schema))?;
+                    source.clone()
+                }
             };
             TopLevelGrammar::from_lark(lark)
         }
@@ -139,6 +142,15 @@ fn grammar(spec: &ConstraintSpec) -> Result<TopLevelGrammar, ConstraintError> {
             calls.schemas().try_for_each(checked)?;
             TopLevelGrammar::from_lark(calls.to_lark())
         }
+    })
+}
+
+/// Every schema in a grammar, which llguidance reads up to its end: `%json {...}`. Also what stands so in a text, as long as
+/// that is JSON.
+fn embedded_schemas(lark: &str) -> impl Iterator<Item = Value> {
+    lark.match_indices("%json").filter_map(|(at, name)| {
+        let mut values = serde_json::Deserializer::from_str(&lark[at + name.len()..]).into_iter();
+        values.next()?.ok()
     })
 }
 

@@ -46,6 +46,18 @@ enum Node<'a> {
     },
 }
 
+impl<'a> Node<'a> {
+    /// The rules that it names, with the lines where it does.
+    fn references(&self, found: &mut Vec<(&'a str, usize)>) {
+        match self {
+            Node::Rule { name, line } => found.push((name, *line)),
+            Node::Sequence(nodes) | Node::Either(nodes) => nodes.iter().for_each(|node| node.references(found)),
+            Node::Repeat { node, .. } => node.references(found),
+            Node::Literal(_) | Node::Class(_) | Node::Token(_) => {}
+        }
+    }
+}
+
 struct Parser<'a> {
     rest: &'a str,
     line: usize,
@@ -313,20 +325,7 @@ impl<'a> Writer<'a> {
             return Err("there is no rule 'root'".to_owned());
         }
         let mut writer = Self { rules, names: BTreeMap::new(), regular: BTreeMap::new(), runs: Vec::new() };
-        for node in rules.values() {
-            writer.check_names(node)?;
-        }
-        // A rule is regular once all that it refers to is: what recurses never becomes so.
-        loop {
-            let more: Vec<(&str, bool)> = (rules.iter())
-                .filter(|(name, node)| !writer.regular.contains_key(*name) && writer.is_regular(node))
-                .map(|(name, node)| (*name, writer.may_be_empty(node)))
-                .collect();
-            if more.is_empty() {
-                break;
-            }
-            writer.regular.extend(more);
-        }
+        writer.find_regular()?;
         for (i, &name) in rules.keys().enumerate() {
             let kind = if writer.regular.contains_key(name) { 'T' } else { 'r' };
             writer.names.insert(name, format!("{kind}{i}"));
@@ -334,15 +333,36 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    fn check_names(&self, node: &Node<'_>) -> Result<(), String> {
-        match node {
-            Node::Rule { name, line } if !self.rules.contains_key(name) => {
-                Err(format!("line {line}: there is no rule '{name}'"))
+    /// A rule can be regular once all that it refers to is known to be: what recurses never is. Each is looked at once, when
+    /// its last reference becomes known.
+    fn find_regular(&mut self) -> Result<(), String> {
+        let mut unknown: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (&rule, node) in self.rules {
+            let mut references = Vec::new();
+            node.references(&mut references);
+            if let Some((name, line)) = references.iter().find(|(name, _)| !self.rules.contains_key(name)) {
+                return Err(format!("line {line}: there is no rule '{name}'"));
             }
-            Node::Sequence(nodes) | Node::Either(nodes) => nodes.iter().try_for_each(|node| self.check_names(node)),
-            Node::Repeat { node, .. } => self.check_names(node),
-            _ => Ok(()),
+            unknown.insert(rule, references.len());
+            references.iter().for_each(|&(name, _)| users.entry(name).or_default().push(rule));
         }
+        let mut known: Vec<&str> = self.rules.keys().copied().filter(|rule| unknown[rule] == 0).collect();
+        while let Some(rule) = known.pop() {
+            let node = &self.rules[rule];
+            if !self.is_regular(node) {
+                continue;
+            }
+            self.regular.insert(rule, self.may_be_empty(node));
+            for &user in users.get(rule).into_iter().flatten() {
+                let unknown = unknown.entry(user).or_default();
+                *unknown -= 1;
+                if *unknown == 0 {
+                    known.push(user);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn is_regular(&self, node: &Node<'_>) -> bool {
@@ -350,18 +370,30 @@ impl<'a> Writer<'a> {
             Node::Literal(_) | Node::Class(_) => true,
             Node::Rule { name, .. } => self.regular.contains_key(name),
             Node::Token(_) => false,
-            Node::Sequence(nodes) => self.run_length(nodes) == nodes.len(),
+            Node::Sequence(nodes) => {
+                let [first @ .., last] = &nodes[..] else { return true };
+                nodes.iter().all(|node| self.is_regular(node)) && (first.is_empty() || !self.is_apart(last))
+            }
             Node::Either(nodes) => nodes.iter().all(|node| self.is_regular(node)),
             Node::Repeat { node, .. } => self.is_regular(node),
         }
     }
 
-    /// How many of `nodes` are one terminal. What may be empty ends it where nothing regular follows.
-    fn run_length(&self, nodes: &[Node<'_>]) -> usize {
-        let regular = nodes.iter().take_while(|node| self.is_regular(node)).count();
-        let is_apart = |node: &Node<'_>| matches!(node, Node::Rule { .. }) && self.may_be_empty(node);
-        let trailing = nodes[..regular].iter().rev().take_while(|node| is_apart(node)).count();
-        if trailing < regular { regular - trailing } else { regular.min(1) }
+    /// Whether a regular node ends a terminal before it where nothing regular follows that cannot be empty.
+    fn is_apart(&self, node: &Node<'_>) -> bool {
+        matches!(node, Node::Rule { .. }) && self.may_be_empty(node)
+    }
+
+    /// Cuts a sequence into runs that are one terminal each, and what is regular nowhere, alone.
+    fn runs_of<'n, 'b>(&self, nodes: &'n [Node<'b>]) -> Vec<&'n [Node<'b>]> {
+        let mut runs = Vec::new();
+        for stretch in nodes.chunk_by(|one, next| self.is_regular(one) && self.is_regular(next)) {
+            let apart = stretch.iter().rev().take_while(|node| self.is_regular(node) && self.is_apart(node)).count();
+            let (run, apart) = stretch.split_at(stretch.len() - apart);
+            runs.extend((!run.is_empty()).then_some(run));
+            runs.extend(apart.chunks(1));
+        }
+        runs
     }
 
     /// Of a regular node.
@@ -408,13 +440,11 @@ impl<'a> Writer<'a> {
         match node {
             _ if self.is_regular(node) => self.run(std::slice::from_ref(node)),
             Node::Sequence(nodes) => {
-                let mut parts = Vec::new();
-                let mut rest = &nodes[..];
-                while let Some(first) = rest.first() {
-                    let regular = self.run_length(rest);
-                    parts.push(if regular > 0 { self.run(&rest[..regular]) } else { self.rule(first) });
-                    rest = &rest[regular.max(1)..];
-                }
+                let runs = self.runs_of(nodes);
+                let parts: Vec<String> = runs
+                    .into_iter()
+                    .map(|run| if self.is_regular(&run[0]) { self.run(run) } else { self.rule(&run[0]) })
+                    .collect();
                 format!("({})", parts.join(" "))
             }
             Node::Either(nodes) => {

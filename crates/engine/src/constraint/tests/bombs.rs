@@ -6,8 +6,10 @@ use serde_json::{Map, json};
 
 use super::*;
 use crate::constraint::{
+    MAX_SOURCE_BYTES,
     compiler::STACK_BYTES,
-    schema::{MAX_LEVELS, check, levels},
+    gbnf::to_lark as gbnf_to_lark,
+    schema::{Contents, MAX_LEVELS, check},
 };
 
 /// `d0`, which holds `d1` twice, which holds `d2` twice, and so on.
@@ -153,7 +155,11 @@ fn references_count_by_each_of_their_names_and_wherever_they_stand() {
 fn the_longest_chains_that_are_let_through_have_stack_left() {
     for (name, link) in LINKS {
         let step = |links| chain(links, json!({}), link);
-        let (one, two) = (levels(&step(1)), levels(&step(2)));
+        let levels = |links| {
+            let chain = step(links);
+            Contents::of(&chain).levels(&chain)
+        };
+        let (one, two) = (levels(1), levels(2));
         let chain = step((MAX_LEVELS - one) / (two - one));
         assert!(check(&chain).is_ok(), "{name}");
         // An overflow would abort the tests.
@@ -176,4 +182,135 @@ fn schemas_that_refer_to_each_other_often_are_none_too_deep() {
         .collect();
     let schema = schema(json!({"$ref": "#/$defs/0", "$defs": kinds}));
     assert!(compile(&schema).is_ok());
+}
+
+/// A form is compiled or refused in about a second of a release build.
+#[track_caller]
+fn assert_soon(name: &str, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {
+    let started = Instant::now();
+    let compiled = compile(spec);
+    println!(
+        "{name}: {:?}, {}",
+        started.elapsed(),
+        compiled.as_ref().map_or_else(ToString::to_string, |_| "fits".into())
+    );
+    assert!(started.elapsed() < Duration::from_secs(5), "{name}: {:?}", started.elapsed());
+    compiled
+}
+
+#[test]
+fn schemas_of_many_names_are_refused_and_those_of_some_thousand_are_not() {
+    let name = |i: usize| format!("{i:05}");
+    let names = |range: std::ops::Range<usize>| range.map(name).map(Value::from).collect::<Value>();
+    let object = |count: usize| (0..count).map(|i| (name(i), json!(true))).collect::<Map<_, _>>();
+    let of_parts = |part: &dyn Fn(std::ops::Range<usize>) -> Value| -> Value {
+        (0..60).map(|i| part(1000 * i..1000 * (i + 1))).collect()
+    };
+    let many = [
+        ("required", json!({"type": "object", "required": names(0..60_000)})),
+        ("properties", json!({"type": "object", "properties": object(60_000)})),
+        ("a constant", json!({"const": object(60_000)})),
+        ("constants", json!({"enum": [[object(30_000)], {"a": object(30_000)}]})),
+        ("merged", json!({"type": "object", "allOf": of_parts(&|part| json!({"required": names(part)}))})),
+        (
+            "merged properties",
+            json!({"allOf": of_parts(&|part| json!({"properties": {"a": {"required": names(part)}}}))}),
+        ),
+        ("behind a reference", json!({"$ref": "#/x", "x": {"const": object(60_000)}})),
+        ("behind a property's name", json!({"$ref": "#/properties", "properties": {"const": object(60_000)}})),
+    ];
+    for (name, many) in many {
+        let refused = assert_soon(name, &schema(many)).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("properties: expected at most 4000 names in the whole schema"),
+            "{name}: {refused}"
+        );
+    }
+    let some = [
+        ("4000 required", json!({"type": "object", "required": names(0..4000)})),
+        ("4000 optional", json!({"type": "object", "properties": object(4000)})),
+        ("4000 strict", json!({"type": "object", "properties": object(4000), "required": names(0..4000)})),
+        ("4000 constant", json!({"const": object(4000)})),
+    ];
+    for (name, some) in some {
+        assert!(assert_soon(name, &schema(some)).is_ok(), "{name}");
+    }
+    let within = |schema: &Value| ConstraintSpec::Grammar(format!("start: \"a\" %json\n{schema}\n"));
+    let refused = compile(&within(&json!({"type": "object", "required": names(0..5000)}))).unwrap_err().to_string();
+    assert!(refused.starts_with("properties: expected"), "{refused}");
+    assert!(accepts(&within(&json!({"type": "null"})), "anull"));
+}
+
+#[test]
+fn objects_whose_properties_are_counted_have_few() {
+    let object = |count: usize| (0..count).map(|i| (format!("{i:05}"), json!(true))).collect::<Map<_, _>>();
+    let closed = |count: usize| json!({"type": "object", "properties": object(count), "additionalProperties": false});
+    let one = || json!({"minProperties": 1});
+    let required: Value = (0..1000).map(|i| format!("r{i}")).collect();
+    let many = [
+        ("at least one", beside(closed(1000), one())),
+        ("exactly one more", beside(closed(1000), json!({"maxProperties": 1001, "required": required}))),
+        ("merged", json!({"allOf": [closed(1000), one()]})),
+        ("beside a reference", beside(json!({"$ref": "#/$defs/a", "$defs": {"a": closed(1000)}}), one())),
+        ("merged within", json!({"allOf": [{"properties": {"a": closed(1000)}}, {"properties": {"a": one()}}]})),
+        ("by a pattern", json!({"properties": {"a": closed(1000)}, "patternProperties": {"a": one()}})),
+    ];
+    for (name, many) in many {
+        let refused = assert_soon(name, &schema(many)).unwrap_err().to_string();
+        assert!(refused.starts_with("minProperties: expected at most 150 names"), "{name}: {refused}");
+    }
+    assert!(assert_soon("150", &schema(beside(closed(150), one()))).is_ok());
+    let apart =
+        json!({"type": "object", "properties": {"a": closed(1000), "b": {"type": "object", "minProperties": 1}}});
+    assert!(assert_soon("apart", &schema(apart)).is_ok());
+}
+
+#[test]
+fn what_is_copied_often_is_refused() {
+    let names: Vec<String> = (0..30_000).map(|i| format!("{i:05}")).collect();
+    let copy = |i: usize| (i.to_string(), json!({"allOf": [false], "$ref": "#/$defs/a"}));
+    let copies: Map<String, Value> = (0..3000).map(copy).collect();
+    let copied = json!({"type": "object", "properties": copies, "$defs": {"a": {"enum": names}}});
+    let refused = assert_soon("copies", &schema(copied)).unwrap_err().to_string();
+    assert!(refused.starts_with("$ref: expected at most 4000000 values of JSON"), "{refused}");
+
+    let types = json!({"type": vec!["object"; 20_000], "required": names[..3000]});
+    let refused = assert_soon("types", &schema(types)).unwrap_err().to_string();
+    assert!(refused.starts_with("type: expected at most 7 types"), "{refused}");
+}
+
+#[test]
+fn long_grammars_of_llama_cpp_are_rewritten_in_time() {
+    let many_empty = |last: &str| {
+        let head = "x ::= x \"a\" | \"b\"\nw ::= \"\" | \"a\"\nroot ::= ";
+        format!("{head}{}{last}", "w ".repeat((MAX_SOURCE_BYTES - head.len() - last.len()) / 2))
+    };
+    let names: Vec<String> = (0..4500).map(|i| format!("r{i:04}")).collect();
+    let chained = |last: &str| {
+        let links: String = names.windows(2).map(|two| format!("{}::={}\n", two[0], two[1])).collect();
+        format!("root::=r0000\n{links}{}::={last}", names[4499])
+    };
+    let grammars = [
+        ("many that may be empty", many_empty("x")),
+        ("many that may be empty at the end", many_empty("w")),
+        ("a chain", chained("\"a\"")),
+        ("a chain of what recurses", chained("\"a\" root | \"b\"")),
+        ("many groups", format!("root ::= {} root | \"b\"", "(\"a\" ([a] [b])) ".repeat(3500))),
+        (
+            "many rules of many",
+            (0..100).fold(String::from("root ::= r0"), |grammar, i| {
+                format!("{grammar}\nr{i} ::= {}\"a\"", format!("r{} ", i + 1).repeat(100))
+            }) + "\nr100 ::= \"a\"",
+        ),
+    ];
+    for (name, grammar) in grammars {
+        assert!(grammar.len() <= MAX_SOURCE_BYTES, "{name}");
+        let started = Instant::now();
+        assert!(gbnf_to_lark(&grammar).is_ok(), "{name}");
+        assert!(started.elapsed() < Duration::from_millis(1500), "{name} rewritten in {:?}", started.elapsed());
+        // How long llguidance takes then is bounded by its own items.
+        let started = Instant::now();
+        let _ = compile(&ConstraintSpec::Grammar(grammar));
+        assert!(started.elapsed() < Duration::from_secs(15), "{name} compiled in {:?}", started.elapsed());
+    }
 }
