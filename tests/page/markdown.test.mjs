@@ -120,6 +120,7 @@ const LINES = {
   "<https://x.org> <a@b.org> <b>": "<https://x.org/>(https://x.org) <mailto:a@b.org>(a@b.org) <b>",
   "a<br>b<br/>c": "a/b/c",
   "&lt;b&gt; &amp; &#65; &#x1F600; &bogus; &#0;": "<b> & A 😀 &bogus; \ufffd",
+  "&toString; &valueOf; &isProto; **a**": "&toString; &valueOf; &isProto; strong(a)",
   "\\(a_1 * b_2\\) and $x^2$ costs $5 or $6": "math(a_1 * b_2) and math(x^2) costs $5 or $6",
   "[[a](https://x.org)](https://y.org)": "<https://y.org/>(a)",
   "**[WARN] x**": "strong([WARN] x)",

@@ -189,7 +189,9 @@ class Inline {
     if (!found) return this.#literal(1);
     const code = found[1] ? Number(found[1]) : found[2] ? Number.parseInt(found[2], 16) : null;
     const isCharacter = code !== null && code > 0 && code <= 0x10ffff && !(code >= 0xd800 && code < 0xe000);
-    const character = code === null ? ENTITIES[found[3]] : isCharacter ? String.fromCodePoint(code) : "\ufffd";
+    // A name of every object's own, as `toString`, is none of an entity.
+    const named = Object.hasOwn(ENTITIES, found[3]) ? ENTITIES[found[3]] : undefined;
+    const character = code === null ? named : isCharacter ? String.fromCodePoint(code) : "\ufffd";
     if (character === undefined) return this.#literal(1);
     this.#out.push(character);
     this.#at += found[0].length;
