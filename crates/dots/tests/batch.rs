@@ -81,6 +81,22 @@ fn each_line_is_answered_as_its_endpoint_would_and_only_once() {
 }
 
 #[test]
+fn long_requests_that_the_server_had_no_place_for_are_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // Longer than those that the server holds as many of as come.
+    let body = json!({"prompt": "x", "max_tokens": 1, "padding": "x".repeat(70 << 10)});
+    let lines: Vec<String> = (0..150).map(|i| line(&i.to_string(), "/v1/completions", body.clone())).collect();
+    std::fs::write(folder.join("in.jsonl"), lines.join("\n")).unwrap();
+    let mut command = dots();
+    command.arg("batch").arg(folder.join("in.jsonl")).arg("-o").arg(folder.join("out.jsonl")).arg(fixture("hf"));
+    command.args(["--max-model-len", "128", "--concurrency", "256"]);
+    let words = Ran::of(command).succeeded().stderr;
+    assert!(words.contains("150 answered, 0 refused."), "{words}");
+    assert!(answers(folder).values().all(|answer| answer["response"]["status_code"] == 200));
+}
+
+#[test]
 fn a_file_that_is_missing_is_named_before_anything_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = dots();

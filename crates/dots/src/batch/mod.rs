@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use dots_server::{InProcess, ServerOptions};
+use dots_server::{InProcess, Reply, ServerOptions};
 use tokio::task::JoinSet;
 
 pub use args::{BatchArgs, EXAMPLES};
@@ -51,6 +51,10 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
             match failed {
                 Failed::Reading(error) => anyhow!("{name}: {error}"),
                 Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
+                Failed::Answering { line, reason } => anyhow!(
+                    "{name}: line {line}: expected an answer, found a server that gives none any more: {reason}; start the \
+                     same command again, which goes on here"
+                ),
             }
         })?;
     drop(meter);
@@ -73,6 +77,11 @@ struct Counts {
 enum Failed {
     Reading(io::Error),
     Writing(io::Error),
+    /// The server answers nothing any more; the line has none.
+    Answering {
+        line: usize,
+        reason: String,
+    },
 }
 
 /// Answers every line that the output has no answer to, `concurrency` at once.
@@ -110,7 +119,8 @@ async fn answer_all(
         }
         let Some(ended) = running.join_next().await else { break };
         match ended {
-            Ok((line, is_answer)) => {
+            Ok(answered) => {
+                let (line, is_answer) = answered?;
                 output.add(&line).map_err(Failed::Writing)?;
                 *(if is_answer { &mut counts.answered } else { &mut counts.refused }) += 1;
             }
@@ -129,16 +139,43 @@ fn twice(job: &Job) -> Refused {
 }
 
 /// The answer to one request, and whether it is one.
-async fn answer(server: InProcess, job: Job) -> (Line, bool) {
+async fn answer(server: InProcess, job: Job) -> Result<(Line, bool), Failed> {
     loop {
         let Some(reply) = server.post(&job.url, job.body.clone()).await else {
             let message = format!("line {}: url: expected an address", job.line);
-            return (Line::refused(&Refused { line: job.line, code: "invalid_line", message }), false);
+            return Ok((Line::refused(&Refused { line: job.line, code: "invalid_line", message }), false));
         };
-        if reply.status != 429 {
-            return (Line::answered(job.line, &job.custom_id, reply.status, &reply.body), reply.status == 200);
+        match meaning(&reply) {
+            Meaning::Answer => {
+                let line = Line::answered(job.line, &job.custom_id, reply.status, &reply.body);
+                return Ok((line, reply.status == 200));
+            }
+            Meaning::Later(wait) => tokio::time::sleep(wait).await,
+            Meaning::Never => {
+                let reason = String::from_utf8_lossy(&reply.body).into_owned();
+                return Err(Failed::Answering { line: job.line, reason });
+            }
         }
-        tokio::time::sleep(reply.retry_after.unwrap_or(RETRY_AFTER)).await;
+    }
+}
+
+/// What a reply says of its request.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// It is answered, be it with an error of its own. What is written is never asked again, so only this is.
+    Answer,
+    /// The server has its hands full.
+    Later(Duration),
+    /// The server has stopped, which says nothing of the request.
+    Never,
+}
+
+fn meaning(reply: &Reply) -> Meaning {
+    match (reply.status, reply.retry_after) {
+        (429, wait) => Meaning::Later(wait.unwrap_or(RETRY_AFTER)),
+        (503, Some(wait)) => Meaning::Later(wait),
+        (503, None) => Meaning::Never,
+        _ => Meaning::Answer,
     }
 }
 
@@ -181,4 +218,23 @@ fn one_more(meter: &mut Meter) {
         let of = bar.length().map_or_else(String::new, |total| format!(" of {total}"));
         format!("{}{of} requests, {:.1} requests/s", bar.position(), bar.per_sec())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_the_request_is_its_answer() {
+        let reply = |status, seconds: Option<u64>| {
+            meaning(&Reply { status, body: Vec::new(), retry_after: seconds.map(Duration::from_secs) })
+        };
+        for status in [200, 400, 404, 413, 500] {
+            assert_eq!(reply(status, None), Meaning::Answer, "{status}");
+        }
+        assert_eq!(reply(429, Some(7)), Meaning::Later(Duration::from_secs(7)));
+        assert_eq!(reply(429, None), Meaning::Later(RETRY_AFTER));
+        assert_eq!(reply(503, Some(2)), Meaning::Later(Duration::from_secs(2)));
+        assert_eq!(reply(503, None), Meaning::Never);
+    }
 }
