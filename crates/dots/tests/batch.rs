@@ -103,3 +103,25 @@ fn a_file_that_is_missing_is_named_before_anything_is_loaded() {
     command.arg("batch").arg(folder.path().join("none.jsonl")).args(["-o", "out.jsonl", "no-such-model"]);
     Ran::of(command).failed_saying(&["none.jsonl"]);
 }
+
+#[test]
+fn answers_do_not_go_into_the_requests_nor_into_a_strangers_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let requests = folder.join("in.jsonl");
+    std::fs::write(&requests, line("1", "/v1/completions", json!({"prompt": "x"})) + "\n").unwrap();
+    std::fs::hard_link(&requests, folder.join("linked.jsonl")).unwrap();
+    std::fs::write(folder.join("notes"), "my notes").unwrap();
+    for (output, expected) in [
+        ("in.jsonl", "expected another file for the answers"),
+        ("linked.jsonl", "expected another file for the answers"),
+        ("notes", "notes: line 1: expected an answer in OpenAI's batch format"),
+    ] {
+        let output = folder.join(output);
+        let before = std::fs::read(&output).unwrap();
+        let mut command = dots();
+        command.arg("batch").arg(&requests).arg("-o").arg(&output).arg("no-such-model");
+        Ran::of(command).failed_saying(&[expected]);
+        assert_eq!(std::fs::read(&output).unwrap(), before);
+    }
+}

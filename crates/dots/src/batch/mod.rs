@@ -4,6 +4,8 @@ mod args;
 mod input;
 mod output;
 
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
@@ -11,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use dots_server::{InProcess, Reply, ServerOptions};
 use tokio::task::JoinSet;
 
@@ -34,6 +36,12 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     // Before the model is loaded, which takes longer than to find a name mistyped.
     let total = count_lines(&args.input)?;
     let input = open(&args.input)?;
+    if is_same_file(&args.input, &args.output) {
+        bail!(
+            "{}: expected another file for the answers than that of the requests, found the same; name another after -o",
+            args.output.display()
+        );
+    }
     let output = Output::open(&args.output)?;
     let done_before = output.done_count;
 
@@ -177,6 +185,15 @@ fn meaning(reply: &Reply) -> Meaning {
         (503, None) => Meaning::Never,
         _ => Meaning::Answer,
     }
+}
+
+/// Whether two paths are one file, however they name it. What is missing is no other's.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    let file = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    #[cfg(not(unix))]
+    let file = |path: &Path| std::fs::canonicalize(path);
+    matches!((file(one), file(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn open(path: &Path) -> anyhow::Result<BufReader<File>> {

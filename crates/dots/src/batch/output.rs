@@ -42,7 +42,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Opens the file, or makes it. Half an answer at its end is taken off: whoever wrote it was stopped.
+    /// Opens the file, or makes it. Half an answer at its end is taken off: whoever wrote it was stopped. A file that ends in
+    /// anything else is somebody's, and left as it is.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let mut file = OpenOptions::new()
@@ -57,6 +58,12 @@ impl Output {
             // Some file systems have no locks; the file is as good without.
             Err(TryLockError::Error(error)) => tracing::warn!(%error, "{shown}: no lock"),
         }
+        let stranger = |line: usize| {
+            anyhow!(
+                "{shown}: line {line}: expected an answer in OpenAI's batch format, found something else; name another file \
+                 for the answers"
+            )
+        };
         let mut done = Names::default();
         let mut done_count = 0;
         let mut whole_bytes = 0;
@@ -70,12 +77,12 @@ impl Output {
             }
             whole_bytes += length as u64;
             done_count += 1;
-            let name = name(&line).ok_or_else(|| {
-                anyhow!("{shown}: line {done_count}: expected an answer in OpenAI's batch format, found something else")
-            })?;
-            done.insert(&name);
+            done.insert(&name(&line).ok_or_else(|| stranger(done_count))?);
         }
         if !line.is_empty() {
+            if !is_half_an_answer(&line) {
+                return Err(stranger(done_count + 1));
+            }
             file.set_len(whole_bytes).map_err(|error| anyhow!("{shown}: {error}"))?;
         }
         file.seek(SeekFrom::End(0)).map_err(|error| anyhow!("{shown}: {error}"))?;
@@ -94,11 +101,20 @@ impl Output {
     }
 }
 
+/// Whether what a file ends in is the beginning of a line as [`Line`] writes it.
+fn is_half_an_answer(tail: &[u8]) -> bool {
+    let beginning = LINE_BEGINNING.as_bytes();
+    tail.starts_with(beginning) || beginning.starts_with(tail)
+}
+
 fn name(line: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(line).ok()?;
     let text = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
     text("custom_id").or_else(|| text("id"))
 }
+
+/// How each line begins.
+const LINE_BEGINNING: &str = "{\"id\":\"batch_req_";
 
 /// One answer in OpenAI's format.
 pub struct Line(Value);
@@ -159,6 +175,18 @@ mod tests {
         let error = Output::open(&path).err().unwrap().to_string();
         assert!(error.contains("notes.txt: line 1: expected an answer"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"my notes\nand more");
+        for tail in ["my notes", "{", "{\"id\":\"batch_req_1\"}\nand more", "{\"id\":\"chatcmpl-1\""] {
+            std::fs::write(&path, tail).unwrap();
+            let opened = Output::open(&path);
+            if tail == "{" {
+                // What an answer begins with, too.
+                assert!(opened.is_ok());
+                continue;
+            }
+            let error = opened.err().unwrap().to_string();
+            assert!(error.contains("expected an answer in OpenAI's batch format"), "{tail}: {error}");
+            assert_eq!(std::fs::read(&path).unwrap(), tail.as_bytes());
+        }
     }
 
     #[test]
