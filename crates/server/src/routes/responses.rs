@@ -14,7 +14,7 @@ use dots_model::template::Message;
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::{Job, off_runtime};
+use super::{Job, OFF_RUNTIME_BYTES, off_runtime};
 use crate::{
     App,
     answer::{Choices, failed},
@@ -55,21 +55,10 @@ struct Prepared {
 /// Answers a conversation.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<HttpResponse, ApiError> {
     let body = body::read(request).await?;
-    let (reader, bytes) = (Arc::clone(&app), body.len());
-    let request = off_runtime(bytes, move || {
-        let request = ResponseRequest::parse(&body::parse(&body)?, reader.backend.defaults())?;
-        reader.model_name(request.generation.model.as_deref())?;
-        Ok(request)
-    });
-    let request = request.await?;
-    let previous = match &request.previous_response_id {
-        None => None,
-        Some(id) => Some(kept(&app, id).ok_or_else(|| ApiError::previous_response_not_found(id))?),
-    };
-    // A short request may go on with a long conversation.
-    let bytes = bytes + previous.as_ref().map_or(0, |previous| previous.bytes());
-    let reader = Arc::clone(&app);
-    let prepared = off_runtime(bytes, move || prepare(&reader, request, previous.as_deref()));
+    let tenant = RequestContext::current_tenant();
+    let (reader, bytes) = (Arc::clone(&app), body.len() + previous_bytes(&app, tenant, &body));
+    // In one go: between two it would wait with what it was parsed to.
+    let prepared = off_runtime(bytes, move || prepare(&reader, tenant, &body));
     let Prepared { mut job, structure, mut response, output, conversation, background } = prepared.await?;
     job.constraint = constraints::compile(&app, structure).await?;
     let choices = job.submit(&app, None)?;
@@ -81,7 +70,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
         let work = app.drain.work().ok_or_else(ApiError::stopping)?;
         let said = conversation.unwrap_or_default();
         let run = run(Arc::clone(&app), response.id.clone(), work, choices, output).in_current_span();
-        let queued = app.background.begin(RequestContext::current_tenant(), response, said, run)?;
+        let queued = app.background.begin(tenant, response, said, run)?;
         return Ok(as_json(queued.json.clone()));
     }
     let (items, finish) = whole(&app, choices, output, || {}).await?;
@@ -90,7 +79,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let json = to_json(&response);
     if let Some(said) = conversation {
         let stored = Stored { json: json.clone(), said: Arc::new(said), answer, background: false };
-        app.responses.put(RequestContext::current_tenant(), response.id, stored);
+        app.responses.put(tenant, response.id, stored);
     }
     Ok(as_json(json))
 }
@@ -154,12 +143,23 @@ async fn run(app: Arc<App>, id: String, _work: Work, choices: Choices, output: G
     }
 }
 
-fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -> Result<Prepared, ApiError> {
+/// What the conversation that a short request goes on with takes: it may be long. A long request is read off the runtime
+/// anyway, and what is wrong with either is found there.
+fn previous_bytes(app: &App, tenant: u64, body: &[u8]) -> usize {
+    if body.len() >= OFF_RUNTIME_BYTES {
+        return 0;
+    }
+    let previous =
+        body::parse(body).ok().and_then(|body| kept(app, tenant, body.get("previous_response_id")?.as_str()?));
+    previous.map_or(0, |previous| previous.bytes())
+}
+
+fn prepare(app: &App, tenant: u64, body: &[u8]) -> Result<Prepared, ApiError> {
+    let mut request = ResponseRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
-    let mut said = match (previous, &request.previous_response_id) {
-        (Some(Stored { said, answer: Some(answer), .. }), _) => said.iter().chain([answer]).cloned().collect(),
-        (Some(_), Some(id)) => return Err(ApiError::previous_response_without_answer(id)),
-        _ => Vec::new(),
+    let mut said = match &request.previous_response_id {
+        None => Vec::new(),
+        Some(id) => said_before(app, tenant, id)?,
     };
     check_results(&said, &request.input)?;
     said.append(&mut request.input);
@@ -178,6 +178,13 @@ fn prepare(app: &App, mut request: ResponseRequest, previous: Option<&Stored>) -
     };
     let (conversation, background) = (request.store.then_some(said), request.background);
     Ok(Prepared { job, structure, response, output, conversation, background })
+}
+
+/// The conversation that the response of this id ended, its answer included.
+fn said_before(app: &App, tenant: u64, id: &str) -> Result<Vec<Message>, ApiError> {
+    let previous = kept(app, tenant, id).ok_or_else(|| ApiError::previous_response_not_found(id))?;
+    let answer = previous.answer.as_ref().ok_or_else(|| ApiError::previous_response_without_answer(id))?;
+    Ok(previous.said.iter().chain([answer]).cloned().collect())
 }
 
 /// Ids of the instructions and of what was said. Where that is too long and the request allows it, only as many of the last
@@ -219,9 +226,8 @@ fn without(said: &[Message], count: usize) -> Vec<Message> {
     gone.iter().filter(|message| message.role == "system").chain(kept).cloned().collect()
 }
 
-/// A response of whoever asks that runs, or is kept.
-fn kept(app: &App, id: &str) -> Option<Arc<Stored>> {
-    let tenant = RequestContext::current_tenant();
+/// A response of `tenant` that runs, or is kept.
+fn kept(app: &App, tenant: u64, id: &str) -> Option<Arc<Stored>> {
     // One that ends is in the store before it runs no more.
     app.background.get(tenant, id).or_else(|| app.responses.get(tenant, id))
 }
@@ -270,7 +276,7 @@ pub async fn input_items(
     uri: Uri,
 ) -> Result<HttpResponse, ApiError> {
     let id = name(id)?;
-    let stored = kept(&app, &id).ok_or_else(|| ApiError::response_not_found(&id))?;
+    let stored = kept(&app, RequestContext::current_tenant(), &id).ok_or_else(|| ApiError::response_not_found(&id))?;
     let page = Page::parse(uri.query().unwrap_or_default())?;
     Ok(as_json(page.of(&id, &stored.said)?.to_string()))
 }

@@ -5,6 +5,7 @@ pub mod input;
 pub mod input_items;
 pub mod object;
 pub mod output;
+pub mod repeated;
 pub mod request;
 pub mod store;
 pub mod tools;

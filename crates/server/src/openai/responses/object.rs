@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     output::OutputItem,
+    repeated::Repeated,
     request::{ResponseRequest, Truncation},
 };
 use crate::openai::unique_id;
@@ -31,15 +32,20 @@ pub struct Response {
     service_tier: &'static str,
     store: bool,
     temperature: f32,
-    text: Value,
-    tool_choice: Value,
-    tools: Vec<Value>,
+    text: TextShape,
+    tool_choice: Repeated,
+    tools: Repeated,
     top_logprobs: usize,
     top_p: f32,
     truncation: &'static str,
     usage: Option<Usage>,
     user: Option<String>,
     metadata: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct TextShape {
+    format: Repeated,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -83,7 +89,7 @@ impl Response {
             service_tier: "default",
             store: request.store,
             temperature: sampling.temperature,
-            text: json!({"format": request.format}),
+            text: TextShape { format: request.format.clone() },
             tool_choice: request.tools.choice.clone(),
             tools: request.tools.definitions.clone(),
             top_logprobs: request.logprobs.unwrap_or(0),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     input,
+    repeated::{self, Repeated},
     tools::{NAMES, ResponseTools},
 };
 use crate::{
@@ -80,7 +81,7 @@ pub struct ResponseRequest {
     /// With `Some(n)`: each token's log-probability and the `n` best.
     pub logprobs: Option<usize>,
     /// `text.format` as the request said, for the answer to repeat.
-    pub format: Value,
+    pub format: Repeated,
     /// All else.
     pub generation: Generation,
 }
@@ -90,6 +91,8 @@ impl ResponseRequest {
     pub fn parse(body: &Map<String, Value>, defaults: &GenerationDefaults) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
         refuse_what_is_not_here(fields)?;
+        // Before anything is copied.
+        repeated::check(fields)?;
         let tools = ResponseTools::parse(fields)?;
         let max_output_tokens = fields.integer("max_output_tokens", 1..=i64::MAX)?;
         let mut shared: Map<_, _> = body
@@ -111,7 +114,7 @@ impl ResponseRequest {
             structure.join(&mut generation.structure)?;
         }
         Ok(Self {
-            format: format.unwrap_or_else(|| json!({"type": "text"})),
+            format: Repeated::new(&format.unwrap_or_else(|| json!({"type": "text"}))),
             input: input::messages(fields.required("input")?)?,
             instructions: fields.string("instructions")?.map(str::to_owned),
             previous_response_id: fields.string("previous_response_id")?.map(str::to_owned),
@@ -339,13 +342,36 @@ mod tests {
         let mut parsed = parse(json!({"tools": [tool], "tool_choice": {"type": "function", "name": "f"}})).unwrap();
         let chats = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
         assert_eq!(parsed.tools.callable.as_ref().unwrap().definitions, [chats]);
-        assert_eq!(parsed.tools.choice, json!({"type": "function", "name": "f"}));
-        let repeated = &parsed.tools.definitions[0];
-        assert_eq!((&repeated["name"], &repeated["strict"]), (&json!("f"), &json!(true)));
+        assert_eq!(parsed.tools.choice, Repeated::new(&json!({"type": "function", "name": "f"})));
+        let repeated = json!([{
+            "type": "function", "name": "f", "description": null, "parameters": {"type": "object"}, "strict": true,
+        }]);
+        assert_eq!(parsed.tools.definitions, Repeated::new(&repeated));
         let structure = parsed.take_structure().unwrap().unwrap();
         assert_eq!((structure.param.as_str(), structure.parts[0].param.as_str()), ("tools", "tools[0].parameters"));
         let none = parse(json!({"tools": [tool], "tool_choice": "none"})).unwrap().tools;
-        assert_eq!((none.callable, none.definitions.len()), (None, 1));
+        assert_eq!((none.callable, none.definitions), (None, Repeated::new(&repeated)));
+    }
+
+    #[test]
+    fn what_is_repeated_is_bounded_and_the_field_that_is_too_long_is_named() {
+        let schema = |zeros: usize| json!({"type": "object", "enum": vec![0; zeros]});
+        let tools = |zeros: usize| json!([{"type": "function", "name": "f", "parameters": schema(zeros)}]);
+        let format = |zeros: usize| json!({"format": {"type": "json_schema", "name": "a", "schema": schema(zeros)}});
+        let long = "x".repeat(1 << 20);
+        for (extra, param) in [
+            (json!({"tools": tools(600_000), "tool_choice": "none"}), "tools"),
+            (json!({"text": format(600_000)}), "text"),
+            (json!({"text": format(300_000), "tools": tools(300_000)}), "tools"),
+            (json!({"tools": tools(1), "tool_choice": {"type": "function", "name": "f", "x": long}}), "tool_choice"),
+            (json!({"user": long}), "user"),
+        ] {
+            let error = parse(extra).unwrap_err();
+            let (status, message, found, _) = error.parts();
+            assert_eq!((status, found), (400, Some(param)), "{message}");
+            assert!(message.contains("1048576") && message.len() < 300, "{message}");
+        }
+        assert!(parse(json!({"text": format(200_000), "tools": tools(200_000)})).is_ok());
     }
 
     #[test]

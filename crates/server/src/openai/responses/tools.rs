@@ -3,7 +3,7 @@
 use dots_model::template::{Message, ToolCall};
 use serde_json::{Map, Value, json};
 
-use super::input::content;
+use super::{input::content, repeated::Repeated};
 use crate::{
     error::{ApiError, quoted},
     openai::{
@@ -23,9 +23,9 @@ pub struct ResponseTools {
     /// What the answer may call; none where the request chose to call none.
     pub callable: Option<Tools>,
     /// Every tool, for the answer to repeat.
-    pub definitions: Vec<Value>,
+    pub definitions: Repeated,
     /// `tool_choice`, for the answer to repeat.
-    pub choice: Value,
+    pub choice: Repeated,
 }
 
 impl ResponseTools {
@@ -47,7 +47,8 @@ impl ResponseTools {
             shared.insert("parallel_tool_calls".to_owned(), parallel.clone());
         }
         let callable = Tools::parse(Fields::new(&shared)).map_err(|error| error.renamed(&NAMES))?;
-        Ok(Self { callable, definitions, choice: choice.unwrap_or_else(|| json!("auto")) })
+        let choice = Repeated::new(&choice.unwrap_or_else(|| json!("auto")));
+        Ok(Self { callable, definitions: Repeated::new(&Value::Array(definitions)), choice })
     }
 }
 
