@@ -12,13 +12,14 @@ use super::{Job, off_runtime};
 use crate::{
     App,
     answer::collect,
-    body, constraints, conversation,
+    body,
+    constraints::Form,
+    conversation,
     error::ApiError,
     openai::{
         Head,
         chat_request::ChatRequest,
         chat_response::{CHUNK_OBJECT, ChatChunker, ChatCompletion, OBJECT},
-        structured::Structure,
     },
     sse,
 };
@@ -27,8 +28,8 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
-    let (mut job, structure, has_tools) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
-    job.constraint = constraints::compile(&app, structure).await?;
+    let (mut job, has_tools) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    job.compile(&app).await?;
     let choices = job.submit(&app, None)?;
     let count = job.choices();
     let logprobs = job.logprobs.is_some();
@@ -47,11 +48,11 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
 }
 
-/// The job, the form of its answers, and whether they may call tools.
-fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), ApiError> {
+/// The job, and whether its answers may call tools.
+fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
     let mut request = ChatRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
-    let structure = request.take_structure()?;
+    let form = request.take_structure()?.map(Form::new).transpose()?;
     let tools = request.tools.as_ref().map_or(&[][..], |tools| &tools.definitions);
     let prompt = conversation::encode(&*app.backend, &request.messages, tools, request.ending, "messages")?;
     request.about_prompt.check_listed(prompt.len(), 1, "prompt_logprobs")?;
@@ -62,7 +63,8 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), Api
         generation: request.generation,
         logprobs: request.logprobs,
         about_prompt: request.about_prompt,
+        form,
         constraint: None,
     };
-    Ok((job, structure, request.tools.is_some()))
+    Ok((job, request.tools.is_some()))
 }

@@ -12,7 +12,8 @@ use super::{Job, off_runtime};
 use crate::{
     App,
     answer::collect,
-    body, constraints,
+    body,
+    constraints::Form,
     error::ApiError,
     openai::{
         Head,
@@ -27,7 +28,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
     let (mut job, echoed, listed) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
-    job.constraint = constraints::compile(&app, job.generation.structure.take()).await?;
+    job.compile(&app).await?;
     let choices = job.submit(&app, Some(DEFAULT_MAX_TOKENS))?;
     let count = job.choices();
     let n = job.generation.n;
@@ -47,8 +48,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 
 /// The job, the prompts where the answers are to begin with them, and what is listed.
 fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiError> {
-    let request = CompletionRequest::parse(&body::parse(body)?, app.backend.defaults())?;
+    let mut request = CompletionRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
+    let form = request.generation.structure.take().map(Form::new).transpose()?;
     let prompts = request.prompts.iter().map(|prompt| match prompt {
         Prompt::Text(text) => app.backend.encode_text(text),
         Prompt::Ids(ids) => ids.clone(),
@@ -76,6 +78,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiErro
         generation: request.generation,
         logprobs: request.logprobs,
         about_prompt,
+        form,
         constraint: None,
     };
     Ok((job, echoed, listed))

@@ -20,9 +20,11 @@ use crate::{
         message_request::{Conversation, MessageRequest},
         message_response::{Message, MessageWriter},
     },
-    body, constraints, conversation,
+    body,
+    constraints::Form,
+    conversation,
     error::ApiError,
-    openai::{fields::Fields, generation::AboutPrompt, structured::Structure},
+    openai::{fields::Fields, generation::AboutPrompt},
     sse,
 };
 
@@ -30,8 +32,8 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = body::read(request).await?;
     let reader = Arc::clone(&app);
-    let (mut job, structure, has_tools) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
-    job.constraint = constraints::compile(&app, structure).await?;
+    let (mut job, has_tools) = off_runtime(body.len(), move || prepare(&reader, &body)).await?;
+    job.compile(&app).await?;
     let choices = job.submit(&app, None)?;
     if job.generation.stream.is_some() {
         let writer = MessageWriter::new(job.model, job.prompts[0].len(), has_tools);
@@ -43,11 +45,11 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(Json(Message::new(job.model, answer, has_tools)).into_response())
 }
 
-/// The job, the form of its answer, and whether it may call tools.
-fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), ApiError> {
+/// The job, and whether its answer may call tools.
+fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
     let mut request = MessageRequest::parse(&body::parse(body)?, app.backend.defaults())?;
     let model = app.model_name(request.generation.model.as_deref())?;
-    let structure = request.take_structure()?;
+    let form = request.take_structure()?.map(Form::new).transpose()?;
     let has_tools = request.conversation.tools.is_some();
     let job = Job {
         model,
@@ -56,9 +58,10 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Option<Structure>, bool), Api
         generation: request.generation,
         logprobs: None,
         about_prompt: AboutPrompt::default(),
+        form,
         constraint: None,
     };
-    Ok((job, structure, has_tools))
+    Ok((job, has_tools))
 }
 
 fn ids(app: &App, said: &Conversation) -> Result<Vec<u32>, ApiError> {

@@ -26,7 +26,9 @@ use tokio::sync::Semaphore;
 use crate::{
     App,
     answer::{Choices, Shared},
-    anthropic, auth, cors, drain,
+    anthropic, auth,
+    constraints::{self, Form},
+    cors, drain,
     error::ApiError,
     openai::generation::{AboutPrompt, Generation},
     page, track,
@@ -122,7 +124,8 @@ struct Job {
     generation: Generation,
     logprobs: Option<usize>,
     about_prompt: AboutPrompt,
-    /// What every answer must look like.
+    /// What every answer must look like, until it is compiled.
+    form: Option<Form>,
     constraint: Option<Constraint>,
 }
 
@@ -130,6 +133,14 @@ impl Job {
     /// Answers that will come.
     fn choices(&self) -> usize {
         self.prompts.len() * self.generation.n
+    }
+
+    /// Compiles what every answer must look like.
+    async fn compile(&mut self, app: &Arc<App>) -> Result<(), ApiError> {
+        if let Some(form) = self.form.take() {
+            self.constraint = Some(constraints::compile(app, form).await?);
+        }
+        Ok(())
     }
 
     /// Queues every choice. Where one is refused, those before it are dropped and so stopped.

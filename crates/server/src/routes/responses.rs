@@ -18,7 +18,8 @@ use super::{Job, OFF_RUNTIME_BYTES, off_runtime};
 use crate::{
     App,
     answer::{Choices, failed},
-    body, constraints,
+    body,
+    constraints::Form,
     context::RequestContext,
     conversation::{self, Ending},
     drain::Work,
@@ -34,7 +35,6 @@ use crate::{
             tools::check_results,
             writer::ResponseWriter,
         },
-        structured::Structure,
         to_json,
     },
     sse,
@@ -44,7 +44,6 @@ use crate::{
 /// A request that was checked and tokenised.
 struct Prepared {
     job: Job,
-    structure: Option<Structure>,
     response: Response,
     output: GrowingOutput,
     /// What was said, without the instructions; `Some` where it is to be kept.
@@ -59,8 +58,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Htt
     let (reader, bytes) = (Arc::clone(&app), body.len() + previous_bytes(&app, tenant, &body));
     // In one go: between two it would wait with what it was parsed to.
     let prepared = off_runtime(bytes, move || prepare(&reader, tenant, &body));
-    let Prepared { mut job, structure, mut response, output, conversation, background } = prepared.await?;
-    job.constraint = constraints::compile(&app, structure).await?;
+    let Prepared { mut job, mut response, output, conversation, background } = prepared.await?;
+    job.compile(&app).await?;
     let choices = job.submit(&app, None)?;
     if job.generation.stream.is_some() {
         let writer = ResponseWriter::new(app, response, output, conversation);
@@ -165,7 +164,7 @@ fn prepare(app: &App, tenant: u64, body: &[u8]) -> Result<Prepared, ApiError> {
     said.append(&mut request.input);
     let (prompt, said) = prompt(app, &request, said)?;
     let response = Response::begun(model.clone(), &request);
-    let structure = request.take_structure()?;
+    let form = request.take_structure()?.map(Form::new).transpose()?;
     let output = GrowingOutput::new(request.tools.callable.is_some(), request.logprobs.is_some());
     let job = Job {
         model,
@@ -174,10 +173,11 @@ fn prepare(app: &App, tenant: u64, body: &[u8]) -> Result<Prepared, ApiError> {
         generation: request.generation,
         logprobs: request.logprobs,
         about_prompt: AboutPrompt::default(),
+        form,
         constraint: None,
     };
     let (conversation, background) = (request.store.then_some(said), request.background);
-    Ok(Prepared { job, structure, response, output, conversation, background })
+    Ok(Prepared { job, response, output, conversation, background })
 }
 
 /// The conversation that the response of this id ended, its answer included.
