@@ -1,19 +1,17 @@
 //! Compiling what an answer must look like, where it holds up nobody.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dots_engine::constraint::{CallRule, Constraint, ConstraintError, ConstraintSpec, FreeText, MAX_SOURCE_BYTES};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
-use crate::{App, error::ApiError, openai::structured::Structure};
+use crate::{App, context::RequestContext, error::ApiError, openai::structured::Structure};
 
-/// Forms that are compiled at once; others wait.
-const AT_ONCE: usize = 2;
 /// How long one may take. Its size and its work are bounded; this is for what the bounds forgot.
 const LIMIT: Duration = Duration::from_secs(20);
-
-static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// Most bytes of the JSON of a form's schemas: those of the engine's compiler, which is asked only when a form's turn has come.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -21,26 +19,33 @@ const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// A form that waits to be compiled. Its schemas are text, each as a JSON string in the schema's place: parsed they take up to
 /// 36 times the memory, and many may wait.
 #[derive(Debug, Clone)]
-pub struct Form(Structure);
+pub struct Form {
+    structure: Structure,
+    /// Of what it is made of, and of that once more as a whole.
+    bytes: usize,
+}
 
 impl Form {
     /// Of what a request asked for. What is too long to be compiled is its author's 400 before it waits.
     pub fn new(mut structure: Structure) -> Result<Self, ApiError> {
-        structure.parts.iter_mut().try_for_each(pack)?;
-        pack(&mut structure)?;
-        Ok(Self(structure))
+        let mut bytes = 0;
+        for part in &mut structure.parts {
+            bytes += pack(part)?;
+        }
+        bytes += pack(&mut structure)?;
+        Ok(Self { structure, bytes })
     }
 
     fn unpacked(self) -> Structure {
-        let mut structure = self.0;
+        let mut structure = self.structure;
         structure.parts.iter_mut().for_each(unpack);
         unpack(&mut structure);
         structure
     }
 }
 
-/// Makes the schemas texts, and refuses them where they are too long together.
-fn pack(structure: &mut Structure) -> Result<(), ApiError> {
+/// Makes the schemas texts, and refuses them where they are too long together. Gives how long they are.
+fn pack(structure: &mut Structure) -> Result<usize, ApiError> {
     let mut schema_bytes = 0;
     for schema in schemas(&mut structure.spec) {
         let text = schema.to_string();
@@ -53,7 +58,7 @@ fn pack(structure: &mut Structure) -> Result<(), ApiError> {
         ConstraintSpec::Choice(texts) => (texts.iter().map(String::len).sum(), MAX_SOURCE_BYTES),
     };
     match found <= most {
-        true => Ok(()),
+        true => Ok(found),
         false => Err(refused(&structure.param, &format!("expected at most {most} bytes, found {found}"))),
     }
 }
@@ -80,10 +85,16 @@ fn schemas(spec: &mut ConstraintSpec) -> Vec<&mut Value> {
     }
 }
 
-/// Compiles a form; what is wrong with it is its author's 400.
-pub async fn compile(app: &Arc<App>, form: Form) -> Result<Constraint, ApiError> {
-    let param = form.0.param.clone();
-    let place = PLACES.acquire().await;
+/// Compiles a form, for which its request waits with `bytes` bytes more, until `deadline` at most; what is wrong with it is its
+/// author's 400.
+pub async fn compile(
+    app: &Arc<App>,
+    form: Form,
+    bytes: usize,
+    deadline: Option<Instant>,
+) -> Result<Constraint, ApiError> {
+    let param = form.structure.param.clone();
+    let place = app.compilers.place(RequestContext::current_tenant(), form.bytes + bytes, deadline).await?;
     let app = Arc::clone(app);
     let work = move || {
         // Given back when the work ends, not when the client hangs up.
@@ -149,7 +160,7 @@ mod tests {
         let parts = vec![of_schema(schema(3), "tools[0].function.parameters"), of_schema(schema(4), "guided_json")];
         let structure = Structure { parts, ..Structure::new(calls(&[schema(3)], schema(4)), "tools".to_owned()) };
         let form = Form::new(structure.clone()).unwrap();
-        let mut waiting = form.0.clone();
+        let mut waiting = form.structure.clone();
         let mut held: Vec<&mut Value> = schemas(&mut waiting.spec);
         waiting.parts.iter_mut().for_each(|part| held.extend(schemas(&mut part.spec)));
         assert_eq!((held.len(), held.iter().all(|schema| schema.is_string())), (4, true));

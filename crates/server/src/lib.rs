@@ -10,6 +10,7 @@ mod anthropic;
 mod auth;
 mod backend;
 mod body;
+mod compilers;
 mod constraints;
 mod context;
 mod conversation;
@@ -27,6 +28,7 @@ mod options;
 mod otlp;
 mod page;
 mod routes;
+mod shares;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ use dots_model::{checkpoint::GenerationDefaults, template::ChatTemplate, tokeniz
 
 use crate::{
     backend::{Backend, EventStream},
+    compilers::Compilers,
     context::RequestContext,
     drain::Drain,
     error::ApiError,
@@ -88,6 +91,8 @@ struct App {
     responses: ResponseStore,
     /// Those that are made while nobody waits.
     background: Background,
+    /// Whose form is compiled next.
+    compilers: Arc<Compilers>,
 }
 
 impl App {
@@ -102,6 +107,7 @@ impl App {
             created: unix_seconds(),
             responses: ResponseStore::default(),
             background: Background::default(),
+            compilers: Arc::default(),
         })
     }
 

@@ -67,6 +67,8 @@ struct Script {
     /// Said instead of letters, a character a token.
     answer: Option<String>,
     grammars: OnceLock<Grammars>,
+    /// The form `stuck` is compiled for as long as this is held.
+    stuck: Arc<Mutex<()>>,
     /// Conversations end in `|>`, or in `|` where no answer is asked for.
     prompts_for_answers: bool,
 }
@@ -164,6 +166,9 @@ impl Backend for Script {
 
     /// The forms are a golden's; the script does not keep to them.
     fn compile(&self, spec: &ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        if *spec == ConstraintSpec::Regex("stuck".to_owned()) {
+            drop(self.stuck.lock());
+        }
         let grammars = self.grammars.get_or_init(|| {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/hf");
             let checkpoint = Checkpoint::open(std::path::Path::new(path)).unwrap();

@@ -1,6 +1,6 @@
 //! When an answer is computed, and for whom it may be shared: fields of vLLM's and one of ours.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fields::Fields;
 use crate::error::ApiError;
@@ -37,6 +37,11 @@ impl Scheduling {
             cache_salt: cache_salt.map(str::to_owned),
             timeout: timeout.map(Duration::from_secs_f64),
         })
+    }
+
+    /// When the answer to a request that was read just now is not needed any more.
+    pub fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.timeout?)
     }
 
     /// Refuses a priority where the server does not ask who is more urgent, as vLLM does.

@@ -57,6 +57,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
     let prompt = conversation::encode(&*app.backend, &request.messages, tools, request.ending, "messages")?;
     request.about_prompt.check_listed(prompt.len(), 1, "prompt_logprobs")?;
     let job = Job {
+        deadline: request.generation.scheduling.deadline(),
         model,
         prompts: vec![prompt],
         prompt_param: "messages",

@@ -72,6 +72,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiErro
     });
     let echoed = echoed.collect();
     let job = Job {
+        deadline: request.generation.scheduling.deadline(),
         model,
         prompts,
         prompt_param: "prompt",

@@ -52,6 +52,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
     let form = request.take_structure()?.map(Form::new).transpose()?;
     let has_tools = request.conversation.tools.is_some();
     let job = Job {
+        deadline: request.generation.scheduling.deadline(),
         model,
         prompts: vec![ids(app, &request.conversation)?],
         prompt_param: "messages",

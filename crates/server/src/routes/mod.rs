@@ -113,6 +113,9 @@ struct PromptUsage {
     total_tokens: usize,
 }
 
+/// What a token of a prompt that waits takes, with its text, about.
+const TOKEN_BYTES: usize = 16;
+
 /// A request that was checked and tokenised.
 struct Job {
     /// Under which name the model answers.
@@ -127,6 +130,8 @@ struct Job {
     /// What every answer must look like, until it is compiled.
     form: Option<Form>,
     constraint: Option<Constraint>,
+    /// After which it is not needed any more.
+    deadline: Option<Instant>,
 }
 
 impl Job {
@@ -138,7 +143,8 @@ impl Job {
     /// Compiles what every answer must look like.
     async fn compile(&mut self, app: &Arc<App>) -> Result<(), ApiError> {
         if let Some(form) = self.form.take() {
-            self.constraint = Some(constraints::compile(app, form).await?);
+            let bytes = self.prompts.iter().map(Vec::len).sum::<usize>() * TOKEN_BYTES;
+            self.constraint = Some(constraints::compile(app, form, bytes, self.deadline).await?);
         }
         Ok(())
     }
@@ -147,7 +153,6 @@ impl Job {
     fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
         let scheduling = &self.generation.scheduling;
         scheduling.check(app.options.allows_priority)?;
-        let deadline = scheduling.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend);
         let mut streams = Vec::with_capacity(self.choices());
         for prompt in &self.prompts {
@@ -180,7 +185,7 @@ impl Job {
                     },
                     priority: scheduling.priority,
                     cache_salt: scheduling.cache_salt.clone(),
-                    deadline,
+                    deadline: self.deadline,
                     ..Request::default()
                 };
                 let stream = app.submit(request).map_err(|error| ApiError::refused(&error, self.prompt_param))?;

@@ -167,6 +167,7 @@ fn prepare(app: &App, tenant: u64, body: &[u8]) -> Result<Prepared, ApiError> {
     let form = request.take_structure()?.map(Form::new).transpose()?;
     let output = GrowingOutput::new(request.tools.callable.is_some(), request.logprobs.is_some());
     let job = Job {
+        deadline: request.generation.scheduling.deadline(),
         model,
         prompts: vec![prompt],
         prompt_param: "input",

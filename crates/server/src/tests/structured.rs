@@ -1,8 +1,10 @@
 //! Forms and tools over a real socket.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Script, Server, chat};
+use super::{JSON, Keys, Script, Server, ServerOptions, chat, options, request};
 
 fn weather() -> Value {
     let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
@@ -144,4 +146,25 @@ fn each_api_names_its_own_field() {
     assert!(answer["error"]["message"].as_str().unwrap().contains("output_config.format.schema"), "{answer}");
     let (status, answer) = server.post("/v1/messages", message(json!({"type": "object"})));
     assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn a_tenant_whose_forms_take_long_to_compile_holds_up_itself_alone() {
+    let script = Script::default();
+    let stuck = Arc::clone(&script.stuck);
+    let keys = Keys::new(&["mine", "theirs"], None).unwrap();
+    let server = Server::start_with(script, ServerOptions { keys, ..options() });
+    let of = |key: &str| format!("{JSON}authorization: Bearer {key}\r\n");
+    let body = |regex: &str, timeout: f64| chat("hi", json!({"guided_regex": regex, "timeout": timeout})).to_string();
+    let held = stuck.lock().unwrap();
+    let long = request("POST", "/v1/chat/completions", &of("mine"), body("stuck", 60.0).as_bytes());
+    let _waiting = [server.open(&long), server.open(&long)];
+    let ask = |key: &str, timeout: f64| {
+        server.call("POST", "/v1/chat/completions", &of(key), body("a", timeout).as_bytes()).0
+    };
+    // Until both have come to the compiler.
+    while ask("mine", 0.2) != 408 {}
+    assert_eq!(ask("theirs", 60.0), 200);
+    drop(held);
+    assert_eq!(ask("mine", 60.0), 200);
 }
