@@ -75,7 +75,10 @@ impl std::error::Error for NoModel {}
 impl Running {
     /// As the server takes it.
     pub fn served(self, template: ChatTemplate) -> Served {
+        let config = &self.checkpoint.config;
+        let routed_layers = config.num_hidden_layers.saturating_sub(config.first_k_dense_replace);
         Served {
+            experts_per_token: routed_layers * config.num_experts_per_tok,
             grammars: Grammars::new(Arc::clone(&self.tokenizer), self.engine.options().eos_token_ids.clone()),
             engine: self.engine,
             tokenizer: self.tokenizer,

@@ -39,6 +39,9 @@ pub trait Backend: Vocabulary + Send + Sync {
     /// Ids that exist: one more than the largest.
     fn vocab_size(&self) -> usize;
 
+    /// Experts that a token takes in all layers together.
+    fn experts_per_token(&self) -> usize;
+
     /// Ids that end a turn.
     fn eos_token_ids(&self) -> &[u32];
 
@@ -97,6 +100,10 @@ impl Backend for Served {
 
     fn vocab_size(&self) -> usize {
         self.tokenizer.vocab_size()
+    }
+
+    fn experts_per_token(&self) -> usize {
+        self.experts_per_token
     }
 
     fn eos_token_ids(&self) -> &[u32] {

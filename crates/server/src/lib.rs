@@ -77,6 +77,8 @@ pub struct Served {
     pub template: ChatTemplate,
     /// The authors' sampling settings, under what a request sets itself.
     pub defaults: GenerationDefaults,
+    /// Experts that a token takes in all layers together: what an answer that lists them holds for each token.
+    pub experts_per_token: usize,
 }
 
 /// What every handler shares.

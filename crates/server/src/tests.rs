@@ -69,6 +69,10 @@ struct Script {
     grammars: OnceLock<Grammars>,
     /// The form `stuck` is compiled for as long as this is held.
     stuck: Arc<Mutex<()>>,
+    /// Longest sequence, [`CONTEXT_TOKENS`] where there is none.
+    context_tokens: Option<usize>,
+    /// What a token's experts are counted as.
+    experts_per_token: usize,
     /// Conversations end in `|>`, or in `|` where no answer is asked for.
     prompts_for_answers: bool,
 }
@@ -125,7 +129,11 @@ impl Backend for Script {
     }
 
     fn context_tokens(&self) -> usize {
-        CONTEXT_TOKENS
+        self.context_tokens.unwrap_or(CONTEXT_TOKENS)
+    }
+
+    fn experts_per_token(&self) -> usize {
+        self.experts_per_token
     }
 
     fn encode_text(&self, text: &str) -> Vec<u32> {
@@ -199,9 +207,10 @@ impl Backend for Script {
             return Err(SubmitError::QueueFull { outstanding: 2, retry_after_seconds: 7 });
         }
         let completion = request.max_tokens.unwrap_or(4);
-        if prompt + completion > CONTEXT_TOKENS {
+        let context = self.context_tokens();
+        if prompt + completion > context {
             let requested = prompt + completion;
-            return Err(SubmitError::TooLong { context: CONTEXT_TOKENS, requested, prompt, completion });
+            return Err(SubmitError::TooLong { context, requested, prompt, completion });
         }
         if let Some(answer) = &self.answer {
             let token = |c: char| TokenEvent { id: u32::from(c), text: c.into(), logprobs: None };

@@ -18,9 +18,11 @@ pub const MAX_N: i64 = 16;
 pub const MAX_STOP: usize = 16;
 /// Most alternatives that the log-probabilities of a prompt's token list.
 const MAX_PROMPT_LOGPROBS: i64 = 20;
-/// Most log-probabilities of prompts' tokens in one answer, alternatives counted: some 150 MB of JSON, and three prompts of the
-/// longest context with all alternatives.
+/// Most log-probabilities of prompts' tokens in one answer, and of answers' tokens, alternatives counted: some 150 MB of JSON,
+/// and three prompts of the longest context with all alternatives.
 const MAX_LISTED: usize = 1 << 21;
+/// Most experts in one answer: some 120 MB of JSON, and two choices of dots.llm1's longest context.
+const MAX_EXPERTS: usize = 1 << 25;
 /// Most entries of `stop_token_ids`.
 const MAX_STOP_TOKEN_IDS: usize = 256;
 
@@ -139,6 +141,35 @@ impl AboutPrompt {
             ),
         ))
     }
+}
+
+/// Refuses log-probabilities of `answer_tokens` tokens of all choices together, where they are too many for one answer.
+pub fn check_answers_listed(alternatives: usize, answer_tokens: usize, param: &str) -> Result<(), ApiError> {
+    let listed = answer_tokens.saturating_mul(alternatives + 1);
+    let what = format!(
+        "log-probabilities of answers' tokens, found {listed}: up to {answer_tokens} tokens with {alternatives} alternatives each"
+    );
+    within(listed, MAX_LISTED, &what, param)
+}
+
+/// Refuses the experts of `tokens` tokens of all choices together, prompts counted with each, where they are too many for one
+/// answer.
+pub fn check_routing(tokens: usize, experts_per_token: usize) -> Result<(), ApiError> {
+    let listed = tokens.saturating_mul(experts_per_token);
+    let what =
+        format!("experts, found {listed}: up to {tokens} tokens of prompts and answers with {experts_per_token} each");
+    within(listed, MAX_EXPERTS, &what, "return_routing")
+}
+
+fn within(found: usize, most: usize, what: &str, param: &str) -> Result<(), ApiError> {
+    if found <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "'{param}': expected an answer with at most {most} {what}. Ask for fewer tokens ('max_tokens'), for a smaller 'n', or \
+         about fewer prompts in one request."
+    );
+    Err(ApiError::invalid(param, "invalid_value", message))
 }
 
 fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {

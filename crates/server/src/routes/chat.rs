@@ -63,6 +63,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
         prompt_param: "messages",
         generation: request.generation,
         logprobs: request.logprobs,
+        logprobs_param: "top_logprobs",
         about_prompt: request.about_prompt,
         form,
         constraint: None,

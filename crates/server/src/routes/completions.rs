@@ -78,6 +78,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, Vec<Echoed>, Listed), ApiErro
         prompt_param: "prompt",
         generation: request.generation,
         logprobs: request.logprobs,
+        logprobs_param: "logprobs",
         about_prompt,
         form,
         constraint: None,

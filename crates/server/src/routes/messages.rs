@@ -58,6 +58,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<(Job, bool), ApiError> {
         prompt_param: "messages",
         generation: request.generation,
         logprobs: None,
+        logprobs_param: "top_logprobs",
         about_prompt: AboutPrompt::default(),
         form,
         constraint: None,

@@ -30,7 +30,7 @@ use crate::{
     constraints::{self, Form},
     cors, drain,
     error::ApiError,
-    openai::generation::{AboutPrompt, Generation},
+    openai::generation::{AboutPrompt, Generation, check_answers_listed, check_routing},
     page, track,
     words::Words,
 };
@@ -126,6 +126,8 @@ struct Job {
     prompt_param: &'static str,
     generation: Generation,
     logprobs: Option<usize>,
+    /// The field that asked for them.
+    logprobs_param: &'static str,
     about_prompt: AboutPrompt,
     /// What every answer must look like, until it is compiled.
     form: Option<Form>,
@@ -149,10 +151,28 @@ impl Job {
         Ok(())
     }
 
+    /// Refuses lists that would be too long for one answer, where every choice takes the tokens that it may.
+    fn check_lists(&self, app: &App, default_max_tokens: Option<usize>) -> Result<(), ApiError> {
+        let longest = self.generation.max_tokens.or(default_max_tokens).unwrap_or(usize::MAX);
+        let context = app.backend.context_tokens();
+        let of_answer = |prompt: &Vec<u32>| longest.min(context.saturating_sub(prompt.len()));
+        let answer_tokens = self.prompts.iter().map(of_answer).sum::<usize>() * self.generation.n;
+        let prompt_tokens = self.prompts.iter().map(Vec::len).sum::<usize>() * self.generation.n;
+        // What is streamed is sent token by token.
+        if let (Some(alternatives), None) = (self.logprobs, self.generation.stream) {
+            check_answers_listed(alternatives, answer_tokens, self.logprobs_param)?;
+        }
+        match self.about_prompt.routing {
+            true => check_routing(prompt_tokens + answer_tokens, app.backend.experts_per_token()),
+            false => Ok(()),
+        }
+    }
+
     /// Queues every choice. Where one is refused, those before it are dropped and so stopped.
     fn submit(&self, app: &App, default_max_tokens: Option<usize>) -> Result<Choices, ApiError> {
         let scheduling = &self.generation.scheduling;
         scheduling.check(app.options.allows_priority)?;
+        self.check_lists(app, default_max_tokens)?;
         let Words { bad_words, breakers } = Words::of(&self.generation, &*app.backend);
         let mut streams = Vec::with_capacity(self.choices());
         for prompt in &self.prompts {

@@ -173,6 +173,7 @@ fn prepare(app: &App, tenant: u64, body: &[u8]) -> Result<Prepared, ApiError> {
         prompt_param: "input",
         generation: request.generation,
         logprobs: request.logprobs,
+        logprobs_param: "top_logprobs",
         about_prompt: AboutPrompt::default(),
         form,
         constraint: None,

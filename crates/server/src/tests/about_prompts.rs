@@ -116,6 +116,48 @@ fn an_answer_lists_only_so_much_of_its_prompts() {
 }
 
 #[test]
+fn an_answer_lists_only_so_many_experts_and_log_probabilities_of_its_own() {
+    // As dots.llm1 has them.
+    let script = Script { context_tokens: Some(32_768), experts_per_token: 61 * 6, ..Script::default() };
+    let server = Server::start_over(script, None);
+    let experts = |extra: Value| {
+        let mut body = json!({"return_routing": true});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    let listed = |extra: Value| {
+        let mut body = json!({"logprobs": true, "top_logprobs": 20});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        chat("a", body)
+    };
+    let chats = "/v1/chat/completions";
+    let long = experts(json!({"prompt": "x".repeat(32_000), "max_tokens": 0, "n": 16}));
+    for (path, body, param, found) in [
+        ("/v1/completions", long, "return_routing", "187392000"),
+        (chats, chat("a", experts(json!({"n": 3}))), "return_routing", "35979264"),
+        (chats, listed(json!({"n": 4})), "top_logprobs", "2752428"),
+        (chats, listed(json!({"n": 16, "max_tokens": 10_000})), "top_logprobs", "3360000"),
+    ] {
+        let (status, answer) = server.post(path, body);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{message}");
+        assert!(message.contains(found), "{message}");
+    }
+    for body in [
+        chat("a", experts(json!({"n": 2}))),
+        chat("a", experts(json!({"n": 16, "max_tokens": 20}))),
+        listed(json!({"n": 3})),
+        listed(json!({"n": 16, "max_tokens": 20})),
+    ] {
+        let (status, answer) = server.post(chats, body);
+        assert_eq!(status, 200, "{answer}");
+    }
+    // What is sent token by token is never held.
+    assert!(!server.stream(chats, listed(json!({"n": 4, "stream": true}))).is_empty());
+    server.wait_until_running(0);
+}
+
+#[test]
 fn continuations_are_scored() {
     let server = Server::start(None);
     let body = json!({"prompt": "12", "continuations": ["ab", "a;", "d"]});
