@@ -61,6 +61,8 @@ struct Script {
     last: Arc<Mutex<Option<Request>>>,
     /// Requests that asked about their prompt's tokens.
     asked_about_prompts: Arc<AtomicUsize>,
+    /// Tokens of each conversation that was made a prompt.
+    encoded: Arc<Mutex<Vec<usize>>>,
     has_stopped: bool,
     /// Goes on with letters where silence would be.
     is_flood: bool,
@@ -169,7 +171,9 @@ impl Backend for Script {
         let ending = if add_generation_prompt { "|>" } else { "|" };
         let ending = self.encode_text(if self.prompts_for_answers { ending } else { "" });
         let said = messages.iter().flat_map(|message| self.encode_text(&message.content));
-        Ok(said.chain(tools).chain(ending).collect())
+        let ids: Vec<u32> = said.chain(tools).chain(ending).collect();
+        self.encoded.lock().unwrap().push(ids.len());
+        Ok(ids)
     }
 
     /// The forms are a golden's; the script does not keep to them.

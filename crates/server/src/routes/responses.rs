@@ -10,8 +10,9 @@ use axum::{
     response::{IntoResponse, Response as HttpResponse, sse::KeepAlive},
 };
 use dots_engine::{Event, Failure, Finish};
-use dots_model::template::Message;
+use dots_model::{template::Message, tokenizer::Specials};
 use serde::Serialize;
+use serde_json::Value;
 use tracing::Instrument;
 
 use super::{Job, OFF_RUNTIME_BYTES, off_runtime};
@@ -206,9 +207,15 @@ fn prompt(app: &App, request: &ResponseRequest, said: Vec<Message>) -> Result<(V
     // The fewest that must go. The last stays, with the call that it may be the result of, and where it is too long alone,
     // the engine says so.
     let cuts: Vec<_> = (0..said.len()).filter(|&at| said[at].role != "tool").collect();
-    let (mut low, mut high) = (0, cuts.len().saturating_sub(1));
     let mut kept = without(&said, cuts.last().copied().unwrap_or(0));
     let mut fitting = encode(&kept)?;
+    if fitting.len() > room {
+        return Ok((fitting, kept));
+    }
+    let hopeless = hopeless(app, &said, room);
+    // Between the last cut that leaves too much and the last of all, which does.
+    let (mut low, mut high) =
+        (cuts.partition_point(|&cut| cut < hopeless).saturating_sub(1), cuts.len().saturating_sub(1));
     while low + 1 < high {
         let middle = low.midpoint(high);
         let rest = without(&said, cuts[middle]);
@@ -220,6 +227,23 @@ fn prompt(app: &App, request: &ResponseRequest, said: Vec<Message>) -> Result<(V
         }
     }
     Ok((fitting, kept))
+}
+
+/// So many of the first messages must go at least, by the tokens of what is said alone and one for each turn: a text of millions
+/// of tokens is not tokenised again in every try that it can only spoil. With twice the room, whatever the template does to
+/// texts' ends.
+fn hopeless(app: &App, said: &[Message], room: usize) -> usize {
+    let tokens = |text: &str| app.backend.encode_piece(text, Specials::AsText).len();
+    let mut left = room.saturating_mul(2);
+    let too_long = said.iter().rposition(|message| {
+        let arguments =
+            message.tool_calls.iter().map(|call| tokens(&Value::Object(call.arguments.clone()).to_string()));
+        let tokens = 1 + tokens(&message.content) + arguments.sum::<usize>();
+        let is_too_long = tokens > left;
+        left = left.saturating_sub(tokens);
+        is_too_long
+    });
+    too_long.map_or(0, |at| at + 1)
 }
 
 /// All but the first `count`. System messages stay, whatever is left out: they say how to answer.

@@ -122,6 +122,30 @@ fn a_conversation_too_long_is_refused_or_cut_as_the_request_says() {
 }
 
 #[test]
+fn what_cannot_fit_is_not_tokenised_again_and_again() {
+    let script = Script::default();
+    let encoded = Arc::clone(&script.encoded);
+    let server = Server::start_over(script, None);
+    let (small, huge) = (vec!["a".to_owned(); 1000], vec!["h".repeat(100_000)]);
+    let ask = |said: Vec<String>| {
+        let input: Vec<_> = said.iter().map(|content| json!({"role": "user", "content": content})).collect();
+        encoded.lock().unwrap().clear();
+        let (status, answer) = server.post(PATH, json!({"input": input, "truncation": "auto", "max_output_tokens": 4}));
+        let encoded = encoded.lock().unwrap();
+        (status, answer["usage"]["input_tokens"].clone(), encoded.len(), encoded.iter().sum::<usize>())
+    };
+    // What must stay is too long alone.
+    let (status, _, times, _) = ask([small.clone(), huge.clone()].concat());
+    assert_eq!((status, times), (400, 2));
+    // What is too long is before what must stay, or among it.
+    for (after, kept) in [(1, 1), (7, 7), (60, 60), (200, 60)] {
+        let (status, tokens, times, in_all) = ask([&small[..], &huge, &small[..after]].concat());
+        assert_eq!((status, tokens), (200, json!(kept)));
+        assert!(in_all < 100_000 + 5_000, "{in_all} tokens in {times} times");
+    }
+}
+
+#[test]
 fn errors_have_openais_shape() {
     let server = Server::start(Some("secret"));
     let key = format!("{JSON}authorization: Bearer secret\r\n");
