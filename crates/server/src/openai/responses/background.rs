@@ -14,7 +14,7 @@ use super::{
     object::Response,
     store::{ResponseStore, Stored},
 };
-use crate::{error::ApiError, openai::to_json};
+use crate::{error::ApiError, openai::to_json, shares::Shares};
 
 /// Most of them that run at once.
 const MAX_RUNS: usize = 1024;
@@ -27,14 +27,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Background {
     runs: Mutex<Runs>,
-    max_runs: usize,
-    max_bytes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Runs {
     by_id: HashMap<String, Run>,
-    bytes: usize,
+    places: Shares,
+    bytes: Shares,
     /// Those that ended while the server stops: told when they are read.
     unread: HashMap<String, oneshot::Sender<()>>,
 }
@@ -57,11 +56,12 @@ impl Default for Background {
 
 impl Background {
     fn with_limits(max_runs: usize, max_bytes: usize) -> Self {
-        Self { runs: Mutex::default(), max_runs, max_bytes }
+        let (places, bytes) = (Shares::new(max_runs), Shares::new(max_bytes));
+        Self { runs: Mutex::new(Runs { by_id: HashMap::new(), places, bytes, unread: HashMap::new() }) }
     }
 
-    /// Runs `task`, which makes the answer to what was `said`, and returns the response as it is until then. Where too many run,
-    /// 429, and the task is dropped.
+    /// Runs `task`, which makes the answer to what was `said`, and returns the response as it is until then. Where too many run
+    /// and `tenant` has its share of them, 429, and the task is dropped.
     pub fn begin(
         &self,
         tenant: u64,
@@ -73,13 +73,14 @@ impl Background {
         // The response is kept as it is and as its JSON.
         let bytes = shown.bytes() + shown.json.len();
         let mut runs = self.lock();
-        if runs.by_id.len() >= self.max_runs || runs.bytes + bytes > self.max_bytes {
+        if !runs.places.has_room(tenant, 1) || !runs.bytes.has_room(tenant, bytes) {
             let message = format!("{} responses run in the background already.", runs.by_id.len());
             return Err(ApiError::too_many(message, RETRY_AFTER));
         }
         // It waits for the lock before it ends.
         let task = tokio::spawn(task).abort_handle();
-        runs.bytes += bytes;
+        runs.places.take(tenant, 1);
+        runs.bytes.take(tenant, bytes);
         let id = response.id.clone();
         runs.by_id.insert(id, Run { tenant, response, shown: Arc::clone(&shown), bytes, task });
         Ok(shown)
@@ -155,7 +156,8 @@ impl Background {
 impl Runs {
     fn remove(&mut self, id: &str) -> Option<Run> {
         let run = self.by_id.remove(id)?;
-        self.bytes -= run.bytes;
+        self.places.give_back(run.tenant, 1);
+        self.bytes.give_back(run.tenant, run.bytes);
         Some(run)
     }
 }
@@ -201,11 +203,29 @@ mod tests {
         let second = id(&runs.begin(1, response(), said(), endless()).unwrap());
         assert_eq!(runs.begin(1, response(), said(), endless()).unwrap_err().parts().0, 429);
         assert!(runs.cancel(1, &first, &store).is_some() && runs.remove(1, &second));
-        assert_eq!(runs.lock().bytes, 0);
-        assert!(runs.lock().by_id.is_empty());
+        {
+            let runs = runs.lock();
+            assert!(runs.by_id.is_empty() && runs.bytes.all() == 0 && runs.places.all() == 0);
+        }
         let large = vec![Message::new("user", "x".repeat(1 << 20))];
         assert_eq!(runs.begin(1, response(), large, endless()).unwrap_err().parts().0, 429);
         assert!(runs.begin(1, response(), said(), endless()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_who_runs_as_many_as_there_may_be_keeps_nobody_else_out() {
+        let begin = |runs: &Background, tenant: u64, bytes: usize| {
+            let said = vec![Message::new("user", "x".repeat(bytes))];
+            runs.begin(tenant, response(), said, std::future::pending()).is_ok()
+        };
+        let few = Background::with_limits(4, 1 << 20);
+        let one = |tenant: u64| begin(&few, tenant, 1);
+        assert_eq!([(); 5].map(|()| one(1)), [true, true, true, true, false]);
+        assert_eq!([(); 3].map(|()| one(2)), [true, true, false]);
+        let small = Background::with_limits(100, 1 << 20);
+        let with = |tenant: u64, bytes: usize| begin(&small, tenant, bytes);
+        assert_eq!([with(1, 1_000_000), with(1, 100_000)], [true, false]);
+        assert_eq!([with(2, 600_000), with(2, 400_000), with(2, 200_000)], [false, true, false]);
     }
 
     #[tokio::test]

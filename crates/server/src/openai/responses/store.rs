@@ -58,7 +58,8 @@ fn value_bytes(value: &Value) -> usize {
     inside + size_of::<Value>()
 }
 
-/// Keeps responses in memory, within a count and a size; who was not asked for the longest goes first.
+/// Keeps responses in memory, within a count and a size. Where one more needs room, the tenant who has most gives it up: of its
+/// responses the one that was not asked for the longest.
 #[derive(Debug)]
 pub struct ResponseStore {
     kept: Mutex<Kept>,
@@ -69,9 +70,17 @@ pub struct ResponseStore {
 #[derive(Debug, Default)]
 struct Kept {
     by_id: HashMap<String, Entry>,
+    /// Of each tenant who has any.
+    by_tenant: HashMap<u64, Holding>,
+    uses: u64,
+    bytes: usize,
+}
+
+/// What one tenant has.
+#[derive(Debug, Default)]
+struct Holding {
     /// Ids by when they were last used.
     by_use: BTreeMap<u64, String>,
-    uses: u64,
     bytes: usize,
 }
 
@@ -95,7 +104,7 @@ impl ResponseStore {
     }
 
     /// Keeps a response of `tenant` under `id`, and drops others where it needs their place. One that is larger than all
-    /// places together is not kept.
+    /// places together, or than what other tenants leave who have less, is not kept.
     pub fn put(&self, tenant: u64, id: String, stored: impl Into<Arc<Stored>>) {
         let stored = stored.into();
         let bytes = stored.bytes();
@@ -105,11 +114,14 @@ impl ResponseStore {
         let mut kept = self.lock();
         kept.remove(&id);
         while kept.by_id.len() >= self.max_responses || kept.bytes + bytes > self.max_bytes {
-            let Some(oldest) = kept.by_use.values().next().cloned() else { break };
+            let more_bytes = (kept.bytes + bytes > self.max_bytes).then_some(bytes);
+            let Some(oldest) = kept.oldest_of_most(tenant, more_bytes) else { return };
             kept.remove(&oldest);
         }
         let last_use = kept.next_use();
-        kept.by_use.insert(last_use, id.clone());
+        let own = kept.by_tenant.entry(tenant).or_default();
+        own.by_use.insert(last_use, id.clone());
+        own.bytes += bytes;
         kept.bytes += bytes;
         kept.by_id.insert(id, Entry { tenant, stored, bytes, last_use });
     }
@@ -122,8 +134,9 @@ impl ResponseStore {
         let entry = kept.by_id.get_mut(id).filter(|entry| entry.tenant == tenant)?;
         let before = std::mem::replace(&mut entry.last_use, now);
         let stored = Arc::clone(&entry.stored);
-        kept.by_use.remove(&before);
-        kept.by_use.insert(now, id.to_owned());
+        let own = kept.by_tenant.entry(tenant).or_default();
+        own.by_use.remove(&before);
+        own.by_use.insert(now, id.to_owned());
         Some(stored)
     }
 
@@ -146,9 +159,32 @@ impl Kept {
 
     fn remove(&mut self, id: &str) -> bool {
         let Some(entry) = self.by_id.remove(id) else { return false };
-        self.by_use.remove(&entry.last_use);
         self.bytes -= entry.bytes;
+        if let Some(own) = self.by_tenant.get_mut(&entry.tenant) {
+            own.by_use.remove(&entry.last_use);
+            own.bytes -= entry.bytes;
+            if own.by_use.is_empty() {
+                self.by_tenant.remove(&entry.tenant);
+            }
+        }
         true
+    }
+
+    /// The least used response of the tenant who has most, in bytes, or by count where `more_bytes` is none; `newcomer` is about to
+    /// have one more, and where two have as much it is the one. None where the newcomer would have most, and has nothing to give up.
+    fn oldest_of_most(&self, newcomer: u64, more_bytes: Option<usize>) -> Option<String> {
+        let amount = |holding: Option<&Holding>| match more_bytes {
+            Some(_) => holding.map_or(0, |holding| holding.bytes),
+            None => holding.map_or(0, |holding| holding.by_use.len()),
+        };
+        let own = amount(self.by_tenant.get(&newcomer)) + more_bytes.unwrap_or(1);
+        let others = self.by_tenant.iter().filter(|(tenant, _)| **tenant != newcomer);
+        let most = others.max_by_key(|(_, holding)| amount(Some(*holding)));
+        let gives = match most {
+            Some((_, holding)) if amount(Some(holding)) > own => Some(holding),
+            _ => self.by_tenant.get(&newcomer),
+        };
+        gives?.by_use.values().next().cloned()
     }
 }
 
@@ -182,9 +218,33 @@ mod tests {
             let kept = store.lock();
             assert!(kept.bytes <= 1000);
             assert_eq!(kept.bytes, kept.by_id.values().map(|entry| entry.bytes).sum::<usize>());
-            assert_eq!(kept.by_id.len(), kept.by_use.len());
+            assert_eq!(kept.by_id.len(), kept.by_tenant.get(&1).map_or(0, |own| own.by_use.len()));
         }
         assert_eq!(kept(&store, &["3", "6", "7"]), [false, false, true]);
+    }
+
+    #[test]
+    fn who_has_most_makes_room_and_nobody_else() {
+        let store = ResponseStore::with_limits(6, 10_000);
+        let put = |tenant: u64, name: &str, bytes: usize| store.put(tenant, name.to_owned(), stored(bytes));
+        let kept = |names: &str| names.split(' ').map(|name| store.lock().by_id.contains_key(name)).collect::<Vec<_>>();
+        put(1, "mine", 200);
+        (0..100).for_each(|i| put(2, &format!("theirs{i}"), 200));
+        assert_eq!(kept("mine theirs94 theirs95 theirs99"), [true, false, true, true]);
+        // As many as fit, until all have as much.
+        (0..3).for_each(|i| put(1, &format!("more{i}"), 200));
+        assert_eq!(kept("mine more0 more1 more2 theirs97"), [false, true, true, true, true]);
+        put(3, "third", 200);
+        assert_eq!(kept("more0 more1 theirs97 third").iter().filter(|kept| **kept).count(), 3);
+        // By bytes, too; what would have most of all and has nothing to give up is not kept.
+        let bytes = || store.lock().bytes;
+        let before = bytes();
+        put(4, "large", 9_500);
+        assert_eq!((bytes(), kept("large third")), (before, vec![false, true]));
+        put(3, "larger", 8_900);
+        assert_eq!((bytes(), kept("larger third more2")), (before - 200 + 8_900, vec![true, false, true]));
+        put(1, "new", 300);
+        assert_eq!(kept("larger new more2"), [false, true, true]);
     }
 
     #[test]
