@@ -89,7 +89,7 @@ class Server:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         connection.settimeout(60)
         connection.connect(("127.0.0.1", self.port))
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall((head + body).encode())
         return connection
 
@@ -193,7 +193,7 @@ def test_heads_that_are_floods_or_do_not_come():
         ]:
             connection = server.connect()
             with contextlib.suppress(ConnectionError):
-                connection.sendall(f"GET /health HTTP/1.1\r\nHost: x\r\n{head}".encode())
+                connection.sendall(f"GET /health HTTP/1.1\r\nHost: localhost\r\n{head}".encode())
             answer = rest(connection)
             assert answer == "" or status in answer[:15], answer[:100]
         slow = [server.connect() for _ in range(200)]

@@ -36,7 +36,7 @@ did = collections.Counter()
 
 async def send(method, path, body, headers="Content-Type: application/json\r\n"):
     reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     return reader, writer
 

@@ -103,6 +103,16 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message).code("invalid_api_key")
     }
 
+    /// 403 for a name that a server for this machine only is not called by.
+    pub fn foreign_host(found: &str) -> Self {
+        let message = format!(
+            "Host: expected localhost or an address, since this server is for its own machine only, found '{}'. `dots serve` \
+             takes other names with --allowed-host, and every name with --api-key.",
+            quoted(found)
+        );
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code("host_not_allowed")
+    }
+
     /// 404 for a model that is not served here.
     pub fn model_not_found(name: &str) -> Self {
         Self::new(

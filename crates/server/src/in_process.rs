@@ -31,7 +31,7 @@ pub struct Reply {
 impl InProcess {
     /// A server over `served`. Calls pass every guard that a client's would, so a key in `options` lets none of them in.
     pub fn new(options: ServerOptions, served: Served) -> Self {
-        Self { router: Arc::new(routes::router(App::new(options, Box::new(served)))) }
+        Self { router: Arc::new(routes::router(App::new(options, Box::new(served)), None)) }
     }
 
     /// Sends a JSON body to `path` and waits for the whole answer. `None` where `path` is no address.

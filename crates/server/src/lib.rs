@@ -20,6 +20,7 @@ mod error;
 mod in_process;
 mod keys;
 mod listen;
+mod local_names;
 mod metrics;
 mod observe;
 mod openai;
@@ -59,6 +60,7 @@ pub use crate::{
     error::FileError,
     in_process::{InProcess, Reply},
     keys::Keys,
+    local_names::LocalNames,
     options::{Limits, PlannedMemory, ServerOptions},
     otlp::Exporter,
     tls::Tls,
@@ -156,7 +158,14 @@ async fn serve_backend(
         drain: Arc::clone(&app.drain),
         longest_drain: app.options.drain,
     };
-    listen::serve(listener, routes::router(app), house, shutdown).await;
+    let local_names = asks_for_local_name(&listener, &app.options).then(|| app.options.local_names.clone());
+    listen::serve(listener, routes::router(app, local_names), house, shutdown).await;
+}
+
+/// Nothing else keeps a foreign page out: a key would, and a certificate is not of its host's name.
+fn asks_for_local_name(listener: &tokio::net::TcpListener, options: &ServerOptions) -> bool {
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    is_local && options.keys.is_open() && options.tls.is_none()
 }
 
 fn unix_seconds() -> u64 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{cors::Origins, keys::Keys, otlp::Exporter, tls::Tls};
+use crate::{cors::Origins, keys::Keys, local_names::LocalNames, otlp::Exporter, tls::Tls};
 
 /// How the server presents itself.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct ServerOptions {
     pub tls: Option<Tls>,
     /// Whose pages may call this server.
     pub cors: Origins,
+    /// By which names it is called, where it is for this machine only and asks for no key.
+    pub local_names: LocalNames,
     /// What a client may take.
     pub limits: Limits,
     /// A request's `priority` counts; without it one that sets it is refused.

@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    Keys, Limits, ServerOptions,
+    Keys, Limits, LocalNames, ServerOptions,
     backend::{Backend, EventStream, Vocabulary},
     serve_backend,
 };
@@ -421,7 +421,7 @@ const JSON: &str = "content-type: application/json\r\n";
 
 fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

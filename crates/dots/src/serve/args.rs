@@ -120,6 +120,11 @@ pub struct AccessArgs {
     /// As in https://app.example; * stands for all.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+    /// Answer to this name on a local address without a key; may be repeated
+    ///
+    /// For a proxy that passes its own Host on. localhost, addresses and HOST are answered anyway; * stands for all.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
+    pub allowed_host: Vec<String>,
 }
 
 /// What a client may take.
@@ -188,6 +193,13 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains([':', '/', ' ']) {
+        true => Err("expected a name without scheme or port, as in dots.example, or *".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// As the HTTP parser has a smallest buffer.

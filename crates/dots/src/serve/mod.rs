@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use dots_server::{Exporter, Keys, Origins, PlannedMemory, ServerOptions, Tls};
+use dots_server::{Exporter, Keys, LocalNames, Origins, PlannedMemory, ServerOptions, Tls};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -88,6 +88,8 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
         keys: Keys::new(&access.api_key, access.api_key_file.as_deref())?,
         tls,
         cors: Origins::new(access.cors_origin.clone()).map_err(|error| anyhow!("--cors-origin: {error}"))?,
+        // Whoever typed the name calls it so.
+        local_names: LocalNames::new([&access.allowed_host[..], std::slice::from_ref(&args.host)].concat()),
         limits: args.limits.limits(),
         allows_priority: args.scheduling.scheduling_policy == args::SchedulingPolicy::Priority,
         drain: Duration::from_secs(args.limits.drain_seconds),

@@ -180,6 +180,7 @@ fn responses(operation: &Operation) -> Value {
             operation.method == "post" || !operation.query.is_empty(),
         ),
         ("401", "The key is missing or wrong", true),
+        ("403", "A server for its own machine only was called by another name", true),
         ("404", "No such model, or no such name", true),
         ("408", "The body came too slowly, or the request's `timeout` passed", takes_body),
         ("413", "The body is larger than the server takes", takes_body),

@@ -30,6 +30,7 @@ use crate::{
     constraints::{self, Form},
     cors, drain,
     error::ApiError,
+    local_names::{self, LocalNames},
     openai::generation::{AboutPrompt, Generation, check_answers_listed, check_routing},
     page, track,
     words::Words,
@@ -45,8 +46,8 @@ const LONG_AT_ONCE: usize = 2;
 
 static LONG: Semaphore = Semaphore::const_new(LONG_AT_ONCE);
 
-/// All routes.
-pub fn router(app: Arc<App>) -> Router {
+/// All routes; with `local_names` for who calls the server by one of them.
+pub fn router(app: Arc<App>, local_names: Option<LocalNames>) -> Router {
     let work = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
@@ -69,7 +70,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         // The last one named is asked first.
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require_key));
-    Router::new()
+    let router = Router::new()
         .merge(behind_the_key)
         .merge(page::routes())
         .route("/health", get(status::health))
@@ -79,7 +80,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(documents::openapi))
         .route("/docs", get(documents::docs))
         .fallback(async |method: Method, uri: Uri| ApiError::unknown_url(&method, &uri))
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri));
+    let router = match local_names {
+        Some(names) => router.layer(middleware::from_fn_with_state(Arc::new(names), local_names::ask)),
+        None => router,
+    };
+    router
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
         .layer(middleware::from_fn(anthropic::error::reshape))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), track::follow))

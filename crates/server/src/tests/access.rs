@@ -110,3 +110,32 @@ fn the_page_has_no_other_addresses() {
     let (status, ..) = server.call("GET", "/page/%ff", "", b"");
     assert_eq!(status, 404);
 }
+
+/// The status of an answer to who calls the server by this name.
+fn called(server: &Server, method: &str, path: &str, headers: &str, host: &str) -> u16 {
+    let request = String::from_utf8(request(method, path, headers, b"")).unwrap();
+    let mut stream = server.open(request.replace("host: localhost", &format!("host: {host}")).as_bytes());
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer[9..12].parse().unwrap()
+}
+
+#[test]
+fn a_server_for_this_machine_without_a_key_is_no_foreign_pages() {
+    let server = Server::start(None);
+    for (method, path, found) in [("GET", "/", 200), ("GET", "/v1/models", 200), ("GET", "/nowhere", 404)] {
+        for host in ["evil.example", "evil.example:8000", "localhost.evil.example"] {
+            assert_eq!(called(&server, method, path, "", host), 403, "{path} of {host}");
+        }
+        for host in ["localhost:8000", "localhost", "127.0.0.1:8000", "127.0.0.1", "[::1]:8000", "[::1]"] {
+            assert_eq!(called(&server, method, path, "", host), found, "{path} of {host}");
+        }
+    }
+    let local_names = LocalNames::new(vec!["dots.example".to_owned()]);
+    let proxied = Server::start_with(Script::default(), ServerOptions { local_names, ..options() });
+    assert_eq!(called(&proxied, "GET", "/v1/models", "", "dots.example"), 200);
+    assert_eq!(called(&proxied, "GET", "/v1/models", "", "evil.example"), 403);
+    // The key keeps a foreign page out.
+    let keyed = Server::start(Some("secret"));
+    assert_eq!(called(&keyed, "GET", "/v1/models", "authorization: Bearer secret\r\n", "dots.example"), 200);
+}

@@ -263,7 +263,7 @@ fn a_request_too_long_is_told_the_numbers() {
 #[test]
 fn who_waits_for_continue_learns_of_the_limit_before_sending() {
     let server = Server::start(None);
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n\
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n\
                 content-length: 10000000\r\n\r\n";
     let mut stream = server.open(head.as_bytes());
     let mut first = [0; 12];

@@ -224,11 +224,10 @@ fn rest(mut stream: TcpStream) -> String {
 fn who_does_not_send_is_not_waited_for() {
     let server = Server::start_with(Script::default(), impatient());
     let began = Instant::now();
-    for head in ["", "GET /health HTTP/1.1\r\nhost: x\r\n"] {
+    for head in ["", "GET /health HTTP/1.1\r\nhost: localhost\r\n"] {
         assert!(!rest(server.open(head.as_bytes())).contains("200 OK"), "{head}");
     }
-    let head =
-        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     let text = rest(server.open(head.as_bytes()));
     assert!(text.starts_with("HTTP/1.1 408") && text.contains("request_timeout"), "{text}");
     // One that keeps sending a little is no better.
@@ -243,7 +242,7 @@ fn who_does_not_send_is_not_waited_for() {
     trickle.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 408");
     // One that is idle after its answer is closed too.
-    let mut idle = server.open(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut idle = server.open(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(answer(&mut idle).0, 200);
     assert_eq!(rest(idle), "");
     assert!(began.elapsed() < Duration::from_secs(15));
@@ -362,7 +361,7 @@ fn an_answer_that_outlasts_the_time_to_end_is_told_so() {
 #[test]
 fn an_idle_server_ends_at_once() {
     let mut server = Server::start(None);
-    let mut idle = server.open(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut idle = server.open(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(answer(&mut idle).0, 200);
     let began = Instant::now();
     let ended = ended(&mut server);

@@ -14,7 +14,6 @@ mod view;
 
 use std::{
     convert::Infallible,
-    net::IpAddr,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -24,9 +23,9 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Request, State, rejection::PathRejection},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
-    middleware::{self, Next},
+    extract::{Path as UrlPath, State, rejection::PathRejection},
+    http::{HeaderMap, Method, Uri, header},
+    middleware,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -45,6 +44,7 @@ use crate::{
     drain::Drain,
     error::ApiError,
     listen::{self, House},
+    local_names::{self, LocalNames},
     metrics::Metrics,
     options::{Limits, PlannedMemory},
     page,
@@ -168,24 +168,9 @@ fn router(watch: Arc<Watch>, is_local: bool) -> Router {
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method_not_allowed(&method, &uri))
         .with_state(watch);
     match is_local {
-        true => router.layer(middleware::from_fn(ask_for_local_name)),
+        true => router.layer(middleware::from_fn_with_state(Arc::<LocalNames>::default(), local_names::ask)),
         false => router,
     }
-}
-
-/// A foreign page can give its own host's name this machine's address, and would then be let in as one of ours: a server
-/// for this machine only is called by an address or as `localhost`.
-async fn ask_for_local_name(headers: HeaderMap, request: Request, next: Next) -> Response {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let is_address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-    if is_address || name.eq_ignore_ascii_case("localhost") {
-        return next.run(request).await;
-    }
-    (StatusCode::FORBIDDEN, "Host: expected localhost or an address\n").into_response()
 }
 
 fn find(name: &str) -> Option<(&'static str, &'static [u8])> {
