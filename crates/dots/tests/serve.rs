@@ -54,6 +54,22 @@ impl Server {
         response
     }
 
+    /// `headers` end in line breaks.
+    fn post_with(&self, path: &str, headers: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n{headers}\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
@@ -152,6 +168,24 @@ fn keys_are_read_again_on_a_hangup_and_never_shown() {
     for key in ["first-key", "second-key", "variable-key"] {
         assert!(!words.contains(key), "{words}");
     }
+}
+
+#[test]
+fn a_key_finds_in_the_cache_what_it_sent_itself_and_not_what_another_did() {
+    let model = fixture("hf");
+    let flags = [model.to_str().unwrap(), "--context", "128", "--api-key", "one", "--api-key", "two"];
+    let ids: Vec<u32> = (1..100).collect();
+    let body = format!(r#"{{"prompt": {ids:?}, "max_tokens": 1}}"#);
+    let cached = |server: &Server, key: &str| -> usize {
+        let answer = server.post_with("/v1/completions", &format!("Authorization: Bearer {key}\r\n"), &body);
+        let (_, rest) = answer.split_once("\"cached_tokens\":").unwrap_or_else(|| panic!("{answer}"));
+        rest.split_once('}').unwrap().0.parse().unwrap()
+    };
+    let server = Server::start(&flags);
+    let found = ["one", "one", "two", "two"].map(|key| cached(&server, key));
+    assert_eq!(found, [0, 96, 0, 96]);
+    let server = Server::start(&[&flags[..], &["--share-cache-across-keys"]].concat());
+    assert_eq!(["one", "two"].map(|key| cached(&server, key)), [0, 96]);
 }
 
 #[test]

@@ -124,9 +124,18 @@ impl App {
         }
     }
 
+    /// Keeps what is in the cache among the requests of one key: `cached_tokens`, and the time to a first token, would tell
+    /// others what was asked with it.
+    fn salt_of(&self, tenant: u64) -> Option<String> {
+        let is_shared = self.options.keys.is_open() || self.options.shares_cache;
+        (!is_shared).then(|| format!("key {tenant:016x}"))
+    }
+
     /// Queues a request. Every route goes this way, so that what it asks for is counted and ends with the server.
     fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
-        let request = Request { tenant: RequestContext::current_tenant(), ..request };
+        let tenant = RequestContext::current_tenant();
+        let cache_salt = request.cache_salt.or_else(|| self.salt_of(tenant));
+        let request = Request { tenant, cache_salt, ..request };
         let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
         let events = self.backend.submit(request)?;
         Ok(Box::pin(Observed::new(events, prompt_tokens, max_tokens, &self.drain, &self.metrics)))

@@ -11,6 +11,8 @@ pub struct ServerOptions {
     pub model_names: Vec<String>,
     /// With a key, requests need it.
     pub keys: Keys,
+    /// What one key's requests have left in the cache serves every key's, and is told by `cached_tokens`.
+    pub shares_cache: bool,
     /// Encrypts every connection.
     pub tls: Option<Tls>,
     /// Whose pages may call this server.

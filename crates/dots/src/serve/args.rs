@@ -109,6 +109,12 @@ pub struct AccessArgs {
     /// Keys, one a line, # for comments; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Share cached prompts among keys
+    ///
+    /// A system prompt that all send is then computed once and not once for each key, and whoever has a key can find out, by
+    /// cached_tokens and by time, whether another has sent a prompt. A request's own cache_salt counts either way.
+    #[arg(long)]
+    pub share_cache_across_keys: bool,
     /// Serve HTTPS with this PEM chain; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,

@@ -86,6 +86,7 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServerOptions> {
     Ok(ServerOptions {
         model_names: Vec::new(),
         keys: Keys::new(&access.api_key, access.api_key_file.as_deref())?,
+        shares_cache: access.share_cache_across_keys,
         tls,
         cors: Origins::new(access.cors_origin.clone()).map_err(|error| anyhow!("--cors-origin: {error}"))?,
         // Whoever typed the name calls it so.

@@ -64,7 +64,7 @@ pub fn generation() -> Value {
         },
         "user": text("Not used."),
         "priority": integer(i32::MIN.into(), i32::MAX.into(), "The lower number goes first, where the server's policy is `priority`."),
-        "cache_salt": text("Only requests of one salt share what is in the cache."),
+        "cache_salt": text("Only requests of one salt share what is in the cache. Default: one for each key, where there are keys."),
         "timeout": number(0.0, 604_800.0, "Seconds after which the answer is not needed: 408 then."),
     });
     with(ours, sampling())

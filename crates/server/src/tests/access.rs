@@ -139,3 +139,29 @@ fn a_server_for_this_machine_without_a_key_is_no_foreign_pages() {
     let keyed = Server::start(Some("secret"));
     assert_eq!(called(&keyed, "GET", "/v1/models", "authorization: Bearer secret\r\n", "dots.example"), 200);
 }
+
+#[test]
+fn what_one_key_has_left_in_the_cache_serves_no_other() {
+    let salts = |keys: &[&str], shares_cache: bool, asked: &[(&str, Value)]| -> Vec<Option<String>> {
+        let script = Script::default();
+        let last = Arc::clone(&script.last);
+        let keys = Keys::new(keys, None).unwrap();
+        let server = Server::start_with(script, ServerOptions { keys, shares_cache, ..options() });
+        let salt = |(key, extra): &(&str, Value)| {
+            let headers = format!("{JSON}authorization: Bearer {key}\r\n");
+            let body = chat("hi", extra.clone()).to_string();
+            assert_eq!(server.call("POST", "/v1/chat/completions", &headers, body.as_bytes()).0, 200);
+            last.lock().unwrap().as_ref().unwrap().cache_salt.clone()
+        };
+        asked.iter().map(salt).collect()
+    };
+    let (none, own) = (json!({}), json!({"cache_salt": "own"}));
+    let asked = [("one", none.clone()), ("two", none.clone()), ("one", none.clone()), ("two", own.clone())];
+    let found = salts(&["one", "two"], false, &asked);
+    assert!(found[0].is_some() && found[0] != found[1] && found[0] == found[2], "{found:?}");
+    assert_eq!(found[3].as_deref(), Some("own"));
+    assert!(found.iter().flatten().all(|salt| !salt.contains("one") && !salt.contains("two")), "{found:?}");
+    let shared = salts(&["one", "two"], true, &asked);
+    assert_eq!(shared, [None, None, None, Some("own".to_owned())]);
+    assert_eq!(salts(&[], false, &[("one", none), ("one", own)]), [None, Some("own".to_owned())]);
+}
