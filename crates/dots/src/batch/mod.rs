@@ -54,17 +54,16 @@ pub fn run(args: BatchArgs) -> anyhow::Result<()> {
     let mut meter = meter(total, done_before);
     let runtime = runtime::waiting()?;
     let name = args.input.display().to_string();
-    let counts =
-        runtime.block_on(answer_all(input, output, &server, args.concurrency, &mut meter)).map_err(|failed| {
-            match failed {
-                Failed::Reading(error) => anyhow!("{name}: {error}"),
-                Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
-                Failed::Answering { line, reason } => anyhow!(
-                    "{name}: line {line}: expected an answer, found a server that gives none any more: {reason}; start the \
+    let counts = runtime.block_on(answer_all(input, output, &server, args.concurrency, &mut meter)).map_err(
+        |failed| match failed {
+            Failed::Reading(error) => anyhow!("{name}: {error}"),
+            Failed::Writing(error) => anyhow!("{}: {error}", args.output.display()),
+            Failed::Answering { line, reason } => anyhow!(
+                "{name}: line {line}: expected an answer, found a server that gives none any more: {reason}; start the \
                      same command again, which goes on here"
-                ),
-            }
-        })?;
+            ),
+        },
+    )?;
     drop(meter);
     let before = if counts.before > 0 { format!(", {} answered before", counts.before) } else { String::new() };
     let _ = writeln!(io::stderr(), "{} answered, {} refused{before}.", counts.answered, counts.refused);
