@@ -150,9 +150,12 @@ fn the_readmes_table_is_what_inspect_counts() {
     command.args(["inspect", "--published"]);
     let counted = Ran::of(command).succeeded().stdout;
     let types = counted.lines().skip_while(|line| !line.contains("read a token")).skip(1);
-    let rows: Vec<Vec<&str>> =
-        types.take_while(|line| !line.is_empty()).map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 11, "{counted}");
+    // A name may be two words: columns lie two spaces apart.
+    let cells = |line: &str| -> Vec<String> {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    let rows: Vec<Vec<String>> = types.take_while(|line| !line.is_empty()).map(cells).collect();
+    assert_eq!(rows.len(), 18, "{counted}");
     for row in rows {
         let row = format!("| {} |", row.join(" | "));
         assert!(readme.lines().any(|line| line == row), "{row} is not in README.md");
